@@ -1,7 +1,7 @@
 """The only reader of the process's surroundings: variables, home, working directory, host name, clock.
 
-Everything below takes an `Environment` value, so that an open session keeps what it was opened with and a test says what the
-world looks like.
+Everything below takes an `Environment` value, so that an open session keeps what it was opened with and a test says
+what the world looks like.
 """
 
 from __future__ import annotations

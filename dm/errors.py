@@ -1,8 +1,8 @@
 """What can go wrong, in kinds that a script can tell apart.
 
-Every error that `dm` raises on purpose is a `DmError`. Its kind fixes the exit status of the command line (the table of
-docs/cli.md, asserted by name in tests/unit/test_errors.py) and its ``code`` names the case in JSON output. The message is one
-line, lower case, the fault first; the hint is the way out.
+Every error that `dm` raises on purpose is a `DmError`. Its kind fixes the exit status of the command line (the table
+of docs/cli.md, asserted by name in tests/unit/test_errors.py) and its ``code`` names the case in JSON output. The
+message is one line, lower case, the fault first; the hint is the way out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 class DmError(Exception):
     """An error with a message for people, a code for scripts and an exit status.
 
-    ``message`` is one line without a full stop; ``hint`` one line that says what to do, or None; ``code`` a kebab-case word
-    that stays the same from release to release; ``exit_status`` the process's exit when this error ends it.
+    ``message`` is one line without a full stop; ``hint`` one line that says what to do, or None; ``code`` a kebab-case
+    word that stays the same from release to release; ``exit_status`` the process's exit when this error ends it.
     """
 
     exit_status = 70
@@ -60,7 +60,7 @@ class SourceFailed(DmError):
 
 
 class Refused(DmError):
-    """Refused for safety: untrusted code or place, unknown data in the way, an unsafe key, path, redirect or archive."""
+    """Refused for safety: untrusted code or place, unknown data in the way, unsafe key, path, redirect or archive."""
 
     exit_status = 6
     default_code = "refused"

@@ -89,13 +89,14 @@ class Key(NamedTuple):
     def parse(cls, text: str) -> Key:
         """Check a key and return it.
 
-        Raises `Refused` (exit 6) for a key that is absolute or empty; has an empty part, ``.`` or ``..``, NUL or a control
-        character, a part over 240 bytes, a part that is ``.dm`` in any case, or one that ends in ``.lock``, ``.tmp`` or
-        ``.complete`` (SCHEMA.md, "Keys").
+        Raises `Refused` (exit 6) for a key that is absolute or empty; has an empty part, ``.`` or ``..``, NUL or a
+        control character, a part over 240 bytes, a part that is ``.dm`` in any case, or one that ends in ``.lock``,
+        ``.tmp`` or ``.complete`` (SCHEMA.md, "Keys").
         """
         fault = find_key_fault(text)
         if fault is not None:
-            raise Refused(f"unsafe key '{printable(text)}': {fault}", hint="set a plain relative 'key'", code="key-unsafe")
+            message = f"unsafe key '{printable(text)}': {fault}"
+            raise Refused(message, hint="set a plain relative 'key'", code="key-unsafe")
         return cls(text)
 
     @property
@@ -152,8 +153,8 @@ class Outcome(NamedTuple):
     """What became of one item of a command. The API returns it, the terminal draws it, ``--json`` prints it.
 
     ``status`` is ``ok``, ``unchanged``, ``skipped`` or ``failed``; ``state`` one of the words of SCHEMA.md, "States";
-    ``size_bytes`` the item's bytes; ``exit_status`` what this item adds to the command's exit. An outcome with a path is an
-    `os.PathLike`.
+    ``size_bytes`` the item's bytes; ``exit_status`` what this item adds to the command's exit. An outcome with a path
+    is an `os.PathLike`.
     """
 
     name: str

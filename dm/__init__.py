@@ -1,0 +1,1 @@
+"""dm: a Git-style store for research data."""
