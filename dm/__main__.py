@@ -1,0 +1,25 @@
+"""The entry point: ``dm`` and ``python -m dm``.
+
+``--version`` is answered before anything else is imported, since scripts ask it often.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line on `sys.argv` and return the exit status."""
+    arguments = sys.argv[1:]
+    if arguments == ["--version"]:
+        from dm.version import VERSION
+
+        sys.stdout.write(f"dm {VERSION}\n")
+        return 0
+    from dm.porcelain.cli.app import run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Progress on a terminal: notes and warnings as lines, long work as bars. `rich` is imported when a bar is first due.
+
+A task shows up after it has lived for a while, so that quick work draws nothing and costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dm.environment import read_monotonic_s
+from dm.plumbing.cli.frame import say
+from dm.progress import Progress, SilentTask
+from dm.values import printable
+
+if TYPE_CHECKING:
+    from dm.plumbing.cli.frame import Session
+
+#: Work that is over before this draws no bar, seconds.
+BAR_DELAY_S = 0.4
+
+
+def choose_progress(session: Session, *, bars: bool) -> Progress:
+    """Bars when stderr is a terminal and they are wanted; else notes only; warnings always."""
+    if bars and sys.stderr.isatty() and session.environment.get("TERM") != "dumb":
+        return BarProgress(color=session.color)
+    return LineProgress(quiet=session.quiet)
+
+
+class LineProgress:
+    """Notes and warnings as lines on stderr, no bars."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def start(self, label: str, *, total: int | None = None, unit: str = "bytes") -> SilentTask:
+        """Nothing is drawn."""
+        return SilentTask()
+
+    def note(self, text: str) -> None:
+        """A line, unless ``--quiet``."""
+        if not self._quiet:
+            say(printable(text))
+
+    def warn(self, text: str) -> None:
+        """A line that begins with ``dm: warning:``."""
+        say(f"dm: warning: {printable(text)}")
+
+
+class BarProgress:
+    """One bar for each task that takes long, drawn by rich on stderr."""
+
+    def __init__(self, *, color: str = "auto") -> None:
+        self._color = color
+        self._lock = threading.RLock()
+        self._display: Any = None
+
+    def start(self, label: str, *, total: int | None = None, unit: str = "bytes") -> BarTask:
+        """A task that becomes a bar once it has lived for `BAR_DELAY_S`."""
+        return BarTask(self, label, total, unit)
+
+    def note(self, text: str) -> None:
+        """A line above the bars."""
+        self._print(printable(text))
+
+    def warn(self, text: str) -> None:
+        """A line above the bars that begins with ``dm: warning:``."""
+        self._print(f"dm: warning: {printable(text)}")
+
+    def stop(self) -> None:
+        """Take all bars away."""
+        with self._lock:
+            if self._display is not None:
+                self._display.stop()
+                self._display = None
+
+    def _print(self, line: str) -> None:
+        with self._lock:
+            if self._display is None:
+                say(line)
+            else:
+                self._display.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def ensure_display(self) -> Any:
+        """The rich display, started when the first bar is due."""
+        with self._lock:
+            if self._display is None:
+                from rich.console import Console
+                from rich.progress import (
+                    BarColumn,
+                    DownloadColumn,
+                    TextColumn,
+                    TimeRemainingColumn,
+                    TransferSpeedColumn,
+                )
+                from rich.progress import Progress as Display
+
+                self._display = Display(
+                    TextColumn("{task.description}", markup=False),
+                    BarColumn(),
+                    DownloadColumn(),
+                    TransferSpeedColumn(),
+                    TimeRemainingColumn(),
+                    console=Console(stderr=True, no_color=self._color == "never"),
+                    transient=True,
+                )
+                self._display.start()
+            return self._display
+
+
+class BarTask:
+    """One task of a `BarProgress`. Calls may come from any thread."""
+
+    def __init__(self, owner: BarProgress, label: str, total: int | None, unit: str) -> None:
+        self._owner = owner
+        self._label = printable(label)
+        self._total = total
+        self._unit = unit
+        self._done = 0
+        self._began_s = read_monotonic_s()
+        self._bar: Any = None
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int) -> None:
+        """``amount`` more units are done."""
+        with self._lock:
+            self._done += amount
+            if self._bar is None:
+                if read_monotonic_s() - self._began_s < BAR_DELAY_S:
+                    return
+                self._bar = self._owner.ensure_display().add_task(self._label, total=self._total, completed=self._done)
+                return
+        self._owner.ensure_display().advance(self._bar, amount)
+
+    def resize(self, total: int | None) -> None:
+        """The total is now known."""
+        self._total = total
+        if self._bar is not None:
+            self._owner.ensure_display().update(self._bar, total=total)
+
+    def describe(self, text: str) -> None:
+        """Show what is being done now beside the label."""
+        if self._bar is not None:
+            self._owner.ensure_display().update(self._bar, description=f"{self._label}: {printable(text)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._owner.ensure_display().remove_task(self._bar)
+            self._bar = None
