@@ -1,0 +1,18 @@
+"""What every test may ask for. The fixtures live in tests/fixtures/, one file for one kind of thing."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+pytest_plugins = [
+    "tests.fixtures.homes",
+    "tests.fixtures.machine",
+    "tests.fixtures.peer",
+]
+
+# A shared machine stalls now and then: a deadline would test the machine. `HYPOTHESIS_PROFILE=long` looks harder.
+settings.register_profile("default", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
