@@ -1,0 +1,31 @@
+"""The file system's own clock, which need not be this machine's (network mounts, coarse time stamps)."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from dm.plumbing.fs.publish import temporary_name
+
+#: Taken off this machine's clock where the file system's cannot be asked: the coarsest time stamps in use (vfat).
+_COARSEST_NS = 2_000_000_000
+
+
+def read_file_system_clock_ns(folder: Path) -> int:
+    """The time, in nanoseconds since the epoch, that a file written in ``folder`` now would get as its mtime.
+
+    A probe file is made there and removed again. Where that is not possible, this machine's clock less two seconds,
+    which is on the safe side for Git's racy rule (an entry is only trusted when its mtime is older than the clock
+    was before it was looked at).
+    """
+    probe = os.path.join(folder, temporary_name())
+    try:
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError:
+        return time.time_ns() - _COARSEST_NS
+    try:
+        return os.fstat(descriptor).st_mtime_ns
+    finally:
+        os.close(descriptor)
+        os.unlink(probe)
