@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.timing import Command, Run, run_timed
+from tests.fixtures.servers import Nginx, find_nginx
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -94,6 +95,13 @@ class Bench:
         if found is None:
             raise NotHere(f"'{name}' is not installed (apt-get install {package})")
         return found
+
+    def serve(self, *, options: str = "access_log off;") -> Nginx:
+        """A real nginx that serves the inputs until the bench ends; ``options`` go into its location block."""
+        if find_nginx() is None:
+            raise NotHere("'nginx' is not installed (apt-get install nginx-light)")
+        self.inputs.mkdir(parents=True, exist_ok=True)
+        return self.stack.enter_context(Nginx(self.inputs, options=options))
 
     def variables(self, folder: Path) -> dict[str, str]:
         """A whole environment with a home of its own in ``folder``."""

@@ -7,13 +7,7 @@ from pathlib import Path
 
 from benchmarks.bench import GIB, MIB, Bench, Plan, Result, Side, write_manifest
 from benchmarks.inputs import make_file, make_folder
-from benchmarks.server import Nginx
 from benchmarks.timing import Command, CommandFailed, Run, run_timed
-
-
-def _serve(bench: Bench) -> Nginx:
-    bench.inputs.mkdir(parents=True, exist_ok=True)
-    return bench.stack.enter_context(Nginx(bench.inputs, bench.fresh("nginx") / "state"))
 
 
 def _check_count(count: int, size_bytes: int) -> Callable[[Path, Run], None]:
@@ -30,7 +24,7 @@ def fetch_one(bench: Bench) -> Result:
     """One file of 2 GiB: streamed, hashed twice and published, against `curl -o`, which only writes."""
     size_bytes = bench.amount(2 * GIB)
     make_file(bench.inputs / "big.bin", size_bytes)
-    server = _serve(bench)
+    server = bench.serve()
     curl = bench.find_program("curl", "curl")
     url = f"{server.url}/big.bin"
 
@@ -41,7 +35,7 @@ def fetch_one(bench: Bench) -> Result:
     def prepare_flushed(folder: Path) -> Command:
         return bench.other_command(folder, "sh", "-c", f"{curl} -sS -o out {url} && sync -d out")
 
-    result = bench.measure(
+    return bench.measure(
         "fetch-2gib",
         Plan(
             "fetch one 2 GiB file, hashed and published",
@@ -55,8 +49,6 @@ def fetch_one(bench: Bench) -> Result:
             memory_limit_bytes=120 * MIB,
         ),
     )
-    server.close()
-    return result
 
 
 def _small_manifest(count: int, url: str) -> dict[str, dict[str, object]]:
@@ -85,8 +77,8 @@ def fetch_thousand(bench: Bench) -> Result:
     """1,000 files of 1 KiB: objects, copies, state and manifest written, against one curl process."""
     count = bench.amount(1000)
     make_folder(bench.inputs / "tiny", bench.amount(10_000), 1024)
-    server = _serve(bench)
-    result = bench.measure(
+    server = bench.serve()
+    return bench.measure(
         "fetch-1000",
         Plan(
             "fetch 1,000 files of 1 KiB",
@@ -99,16 +91,14 @@ def fetch_thousand(bench: Bench) -> Result:
             keep=True,
         ),
     )
-    server.close()
-    return result
 
 
 def fetch_ten_thousand(bench: Bench) -> Result:
     """10,000 files of 1 KiB against `dm`'s own time for 1,000: in line, not squared."""
     many, few = bench.amount(10_000), bench.amount(1000)
     make_folder(bench.inputs / "tiny", many, 1024)
-    server = _serve(bench)
-    result = bench.measure(
+    server = bench.serve()
+    return bench.measure(
         "fetch-10000",
         Plan(
             "fetch 10,000 files of 1 KiB",
@@ -123,25 +113,28 @@ def fetch_ten_thousand(bench: Bench) -> Result:
             keep=True,
         ),
     )
-    server.close()
-    return result
 
 
 def fetch_again(bench: Bench) -> Result:
     """`dm fetch` when all 1,000 are there: no request, no byte read again."""
     count = bench.amount(1000)
     make_folder(bench.inputs / "tiny", bench.amount(10_000), 1024)
-    server = _serve(bench)
+    server = bench.serve(options="")
     there = bench.fresh("fetched")
     run_timed(_dm_many(bench, there, count, server.url))
-    server.close()  # a request would now fail
+    asked = len(server.requests)
     again = bench.dm_command(there, "fetch")
+
+    def check(folder: Path, run: Run) -> None:
+        if len(server.requests) != asked:
+            raise CommandFailed("dm asked the server again")
+
     return bench.measure(
         "fetch-again",
         Plan(
             "fetch again, all 1,000 there",
             [
-                Side("dm", lambda folder: again),
+                Side("dm", lambda folder: again, check),
                 Side("dm --version", lambda folder: bench.dm_command(folder, "--version")),
             ],
             "≤ 0.3 s + start",
