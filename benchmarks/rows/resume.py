@@ -34,7 +34,7 @@ def _read_sent(log: Path, count: int) -> list[Sent]:
         if len(lines) >= count:
             break
         time.sleep(0.01)
-    fields = [line.split('" ')[1].split() for line in lines]
+    fields = [line.split('" ')[1].split()[:2] for line in lines]
     return [Sent(int(status), int(size)) for status, size in fields]
 
 
