@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dm.environment import Environment
 from dm.errors import DmError, Refused, SourceFailed
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     import http.client
 
     import urllib3
+    from urllib3.util import Url
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: A body of an answer nobody wants is read to its end up to this size, to keep the connection; else it is closed.
 _DRAIN_BYTES = 64 << 10
+#: More hosts than any manifest has: a pool is never closed while it may be in use.
+_HOSTS_MAX = 100_000
 #: A name that could not be resolved for now (EAI_AGAIN): worth another try, unlike one that does not exist.
 _RESOLVE_AGAIN = "EAI_AGAIN"
 
@@ -150,6 +153,8 @@ class Connections:
         self._environment = environment
         self._credentials = Credentials(environment)
         self._managers: dict[str | None, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str | None, str | None, int | None], urllib3.HTTPConnectionPool] = {}
+        self._limits: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
@@ -178,9 +183,8 @@ class Connections:
         not its own, nor from https down to http. Raises `PassingFault`, `SourceFailed` and `Refused`.
         """
         from urllib3.exceptions import HTTPError, LocationParseError
-        from urllib3.util import Retry, Timeout, parse_url
+        from urllib3.util import parse_url
 
-        timeout = Timeout(connect=self.options.connect_timeout_s, read=self.options.read_timeout_s)
         encrypted = added_slash = False
         for _ in range(self.options.redirects + 1):
             try:
@@ -202,16 +206,7 @@ class Connections:
             if self.closed:
                 raise PassingFault("interrupted", code="interrupted")
             try:
-                response = self._manager(proxy).urlopen(
-                    "GET",
-                    address._replace(auth=None, fragment=None).url,
-                    headers=sent,
-                    redirect=False,
-                    retries=Retry(False),
-                    preload_content=False,
-                    decode_content=False,
-                    timeout=timeout,
-                )
+                response = self._send(address, proxy, sent)
             except (HTTPError, ValueError) as error:
                 raise self._explain(error, uri, host, proxy) from error
             answer = Answer(self, response, uri, printable(host), added_slash)  # type: ignore[arg-type]
@@ -240,6 +235,28 @@ class Connections:
             raise Refused(message, hint=hint, code="redirect-unsafe")
         return target
 
+    def _send(self, address: Url, proxy: str | None, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        from urllib3.util import Retry, Timeout
+
+        if self._limits is None:
+            self._limits = {
+                "redirect": False,
+                "retries": Retry(False),
+                "preload_content": False,
+                "decode_content": False,
+                "timeout": Timeout(connect=self.options.connect_timeout_s, read=self.options.read_timeout_s),
+            }
+        if proxy is not None:
+            uri = address._replace(auth=None, fragment=None).url
+            return self._manager(proxy).urlopen("GET", uri, headers=headers, **self._limits)
+        # What the manager does for every request (parse again, make a key) costs as much as the request.
+        place = (address.scheme, address.host, address.port)
+        pool = self._pools.get(place)
+        if pool is None:
+            pool = self._manager(None).connection_from_host(address.host, address.port, address.scheme)
+            self._pools[place] = pool
+        return pool.urlopen("GET", address.request_uri, headers=headers, assert_same_host=False, **self._limits)
+
     def _manager(self, proxy: str | None) -> urllib3.PoolManager:
         manager = self._managers.get(proxy)
         if manager is None:
@@ -253,7 +270,7 @@ class Connections:
         import urllib3
         from urllib3.util import make_headers, parse_url
 
-        settings: dict[str, object] = {"maxsize": self.options.connections, "num_pools": 64}
+        settings: dict[str, object] = {"maxsize": self.options.connections, "num_pools": _HOSTS_MAX}
         # What OpenSSL, curl and requests are told about certificates holds here too.
         names = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
         bundle = next(filter(None, map(self._environment.get, names)), None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from time import monotonic
 
 from dm.errors import DmError, SourceFailed
+from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.transport.address import describe_uri
 from dm.plumbing.transport.connections import Answer, Connections, PassingFault
 from dm.plumbing.transport.journal import Journal, is_encoded, journal_path, read_http_date_s
@@ -82,12 +84,14 @@ class Download:
             partial.close()
         finally:
             if not self._done and not resumable:
-                partial.path.unlink(missing_ok=True)
-                self._journal_path.unlink(missing_ok=True)
+                with machine_errors("remove", self._path):
+                    self._path.unlink(missing_ok=True)
+                    self._journal_path.unlink(missing_ok=True)
 
     def _reopen(self) -> None:
         uri = self._request.uri
-        journal = Journal.read(self._journal_path)
+        self._written_journal = os.path.lexists(self._journal_path)
+        journal = Journal.read(self._journal_path) if self._written_journal else None
         if journal is None:
             return
 
@@ -97,7 +101,6 @@ class Download:
         self._partial = Partial.reopen(self._path, self._request.algorithms, find_usable)
         if self._partial is not None:
             self._journal = journal
-            self._written_journal = True
             self._farthest_bytes = self._partial.size_bytes
             self._from_cache = journal.total is not None and self._partial.size_bytes == journal.total - 1
             self._task.resize(journal.total)
@@ -108,7 +111,8 @@ class Download:
         self._journal = None
         self._from_cache = False
         if self._written_journal:
-            self._journal_path.unlink(missing_ok=True)
+            with machine_errors("remove", self._journal_path):
+                self._journal_path.unlink(missing_ok=True)
             self._written_journal = False
         if self._partial is not None and self._partial.size_bytes:
             self._task.advance(-self._partial.size_bytes)
@@ -120,8 +124,6 @@ class Download:
         self._warn_of_encoding(answer)
         if self._partial is None:
             self._partial = Partial.create(self._path, self._request.algorithms)
-            # One that could not be used is still there; it must not come to lie beside new bytes.
-            self._journal_path.unlink(missing_ok=True)
         total = None if answer.length_bytes is None else answer.length_bytes + len(head)
         self._journal = Journal.begin(self._request.uri, answer.headers, total)
         # A short body is fetched again as fast as a journal is written.
@@ -202,8 +204,8 @@ class Download:
         assert self._partial is not None
         size_bytes = self._partial.size_bytes
         digests = self._partial.digests()
-        self._done = True
         self._partial.close()
+        self._done = True
         content_type = answer.headers.get("Content-Type")
         return Fetched(self._path, digests, size_bytes, content_type, self._from_cache)
 

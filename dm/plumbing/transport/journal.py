@@ -33,7 +33,7 @@ class Journal(NamedTuple):
     source: str
     validator: str
     total: int | None
-    boot: str
+    boot: str = ""
     flushed: int = 0
 
     @classmethod
@@ -47,7 +47,7 @@ class Journal(NamedTuple):
         declined = headers.get("Accept-Ranges", "").strip().lower() == "none"
         if validator is None or declined or is_encoded(headers):
             return None
-        return cls(source_of(uri), validator, total, read_boot_id())
+        return cls(source_of(uri), validator, total)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -71,10 +71,11 @@ class Journal(NamedTuple):
         return journal
 
     def write(self, path: Path) -> None:
-        """Write it whole, or not at all."""
+        """Write it whole, or not at all, as of this start of the machine."""
         import json
 
-        write_file(path, json.dumps({"format": _FORMAT, **self._asdict()}).encode(), durable=False)
+        document = {"format": _FORMAT, **self._replace(boot=read_boot_id())._asdict()}
+        write_file(path, json.dumps(document).encode(), durable=False)
 
     def find_usable_bytes(self, uri: str, size_bytes: int) -> int:
         """How many of the ``size_bytes`` that lie there may be continued for ``uri``; 0 when none.

@@ -1,8 +1,8 @@
 """A file while it arrives: every byte is written once and hashed once, in order, and the size on disk is the truth.
 
-Receiving, writing and hashing overlap: one thread takes bytes in and writes them, a second one hashes behind it, over a
-few buffers that go round. Space is reserved beyond the end of the file (the size stays what has really arrived), so
-that a disk that is too small says so at the start and a killed process leaves no zeros that look like data.
+Receiving, writing and hashing overlap: the caller's thread takes bytes in and writes them, the hasher's threads follow
+one buffer behind. Space is reserved beyond the end of the file (the size stays what has really arrived), so that a disk
+that is too small says so at the start and a killed process leaves no zeros that look like data.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import errno
 import os
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from queue import SimpleQueue
 from time import monotonic
 from typing import Self
 
@@ -26,8 +24,6 @@ from dm.values import Digest
 
 #: Bytes of one buffer: larger ones gain nothing in hashing and cost cache (techniques.md, "Download of 2 GiB").
 BUFFER_BYTES = 1 << 20
-#: Buffers that go round: one is filled, one is hashed, one is ready for whoever is faster.
-_BUFFERS = 3
 #: A body of at most this size is taken in at once, without threads.
 SMALL_BYTES = 256 << 10
 #: The first read of a long body; it grows and shrinks so that one read takes a fraction of a second.
@@ -56,6 +52,7 @@ class Partial:
         self._descriptor = descriptor
         self._algorithms = tuple(algorithms)
         self._hasher = MultiHasher(self._algorithms)
+        self._buffers: tuple[memoryview, memoryview] | None = None
 
     @classmethod
     def create(cls, path: Path, algorithms: Iterable[str], *, executable: bool = False) -> Self:
@@ -134,6 +131,7 @@ class Partial:
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
         self.size_bytes = 0
+        self._hasher.close()
         self._hasher = MultiHasher(self._algorithms)
 
     def digests(self) -> dict[str, Digest]:
@@ -142,6 +140,7 @@ class Partial:
 
     def close(self) -> None:
         """Close the file. An error that the disk kept back until now is raised (a full disk may speak only here)."""
+        self._hasher.close()
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             with machine_errors("write", self.path):
@@ -181,22 +180,28 @@ class Partial:
     ) -> int:
         taken = 0
         size = _FIRST_READ_BYTES
-        with _HashingBehind(self._hasher) as behind:
-            while expected_bytes is None or taken < expected_bytes:
-                buffer = behind.next_buffer()
-                begun = monotonic()
-                count = read(buffer[:size])
-                if not count:
-                    break
-                size = _next_read_bytes(size, monotonic() - begun)
-                behind.hash(buffer, count)
-                if write:
-                    self._write(buffer[:count])
-                else:
-                    self.size_bytes += count
-                taken += count
-                report(count)
+        # In turns: what is in one is hashed behind our back while it is written and the other one is filled.
+        buffer, other = self._ensure_buffers()
+        while expected_bytes is None or taken < expected_bytes:
+            begun = monotonic()
+            count = read(buffer[:size])
+            if not count:
+                break
+            size = _next_read_bytes(size, monotonic() - begun)
+            self._hasher.feed(buffer[:count])
+            if write:
+                self._write(buffer[:count])
+            else:
+                self.size_bytes += count
+            taken += count
+            report(count)
+            buffer, other = other, buffer
         return taken
+
+    def _ensure_buffers(self) -> tuple[memoryview, memoryview]:
+        if self._buffers is None:
+            self._buffers = memoryview(bytearray(BUFFER_BYTES)), memoryview(bytearray(BUFFER_BYTES))
+        return self._buffers
 
     def _write(self, view: memoryview) -> None:
         with machine_errors("write", self.path):
@@ -204,48 +209,6 @@ class Partial:
                 count = os.write(self._descriptor, view)
                 self.size_bytes += count
                 view = view[count:]
-
-
-class _HashingBehind:
-    """A thread that hashes buffers in the order they are handed over, and gives them back."""
-
-    def __init__(self, hasher: MultiHasher) -> None:
-        self._hasher = hasher
-        self._free: SimpleQueue[memoryview] = SimpleQueue()
-        self._full: SimpleQueue[tuple[memoryview, int] | None] = SimpleQueue()
-        self._made = 0
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="dm-hash", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._full.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def next_buffer(self) -> memoryview:
-        if self._made < _BUFFERS and self._free.empty():
-            self._made += 1
-            return memoryview(bytearray(BUFFER_BYTES))
-        return self._free.get()
-
-    def hash(self, buffer: memoryview, count: int) -> None:
-        self._full.put((buffer, count))
-
-    def _run(self) -> None:
-        while (item := self._full.get()) is not None:
-            buffer, count = item
-            try:
-                if self._error is None:
-                    self._hasher.update(buffer[:count])
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
-                self._error = error
-            finally:
-                self._free.put(buffer)
 
 
 def _next_read_bytes(size: int, took_s: float) -> int:

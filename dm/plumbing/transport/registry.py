@@ -11,8 +11,10 @@ from dm.environment import Environment
 from dm.errors import SourceFailed
 from dm.plumbing.transport.address import describe_uri, find_scheme
 from dm.plumbing.transport.file import FileFetcher
-from dm.plumbing.transport.http import HttpFetcher, HttpOptions
 from dm.plumbing.transport.protocol import Fetcher
+from dm.plumbing.transport.web import HttpFetcher, HttpOptions
+
+__all__ = ["Fetchers", "HttpOptions", "find_fetcher"]
 
 
 class Fetchers:
