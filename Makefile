@@ -13,7 +13,7 @@ FIND_PYTHON = for python in $(PYTHON) python3.13 python3.12 python3.11 python3.1
 	  echo 'make: no Python 3.11 or later with venv found' >&2; \
 	  echo 'hint: install python3 and python3-venv, or say PYTHON=/path/to/python' >&2; exit 1; \
 	fi
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .PHONY: help demo install test lint bench clean
 .DEFAULT_GOAL := help
