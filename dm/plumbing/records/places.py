@@ -1,0 +1,446 @@
+"""Where things live: the location of a dataset with the rule that decided it, folder roots and read pools.
+
+Pure: a `Places` reads nothing but the ladder, the project root and the environment that it was made with. The one
+function that looks at the disk is `Places.untrusted_place`, which follows links before something is written.
+(SCHEMA.md, "Where things live".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from dm.environment import Environment
+from dm.errors import Malformed, Refused
+from dm.plumbing.records.expressions import BUILT_IN_ROOTS, Expander, Use, split_expression
+from dm.plumbing.records.fields import is_symbol
+from dm.plumbing.records.ladder import BUILT_IN, DATASET, Ladder, Rung, Source
+from dm.plumbing.records.scopes import Scopes
+from dm.plumbing.records.untrusted import TrustedRoots, find_foreign_folder, follow_links
+from dm.values import Key, find_key_fault, printable
+
+if TYPE_CHECKING:
+    from dm.plumbing.fs.link import LinkMode
+
+
+class Placed(Protocol):
+    """What is asked of a dataset to say where it lives."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def uris(self) -> tuple[str, ...]: ...
+    @property
+    def storage_path(self) -> str | None: ...
+    @property
+    def local_path(self) -> str | None: ...
+    @property
+    def store(self) -> str | None: ...
+    @property
+    def scope(self) -> str | None: ...
+    @property
+    def skip_download(self) -> bool: ...
+    @property
+    def landing(self) -> Key: ...
+
+
+class Location(NamedTuple):
+    """Where a dataset is to live.
+
+    ``store_root`` is the folder that holds the copy's objects and refs, None when the copy stands alone;
+    ``user_managed`` places never get objects, refs, markers or chmod; ``scope`` is ``""`` where none applies; ``rungs``
+    are the settings that decided, the dataset's own field first.
+    """
+
+    path: Path
+    store_root: Path | None
+    user_managed: bool
+    scope: str
+    rungs: tuple[Rung, ...]
+
+
+class Rule(NamedTuple):
+    """One rule of a dataset's location, as `Places.explain_location` tells it.
+
+    ``name`` is ``storage_path`` (or ``local_path``, ``uri``), ``datasets_dir`` or ``composed``; ``wins`` whether it
+    decides; ``reason`` why it does or does not; ``path`` and ``rungs`` what it gives where it applies.
+    """
+
+    name: str
+    wins: bool
+    reason: str
+    path: Path | None
+    rungs: tuple[Rung, ...]
+
+
+class _Folder(NamedTuple):
+    """A folder in which copies lie by key."""
+
+    path: str
+    store_root: Path | None
+    scope: str
+    rungs: tuple[Rung, ...]
+
+    def place(self, dataset: Placed) -> Location:
+        path = Path(f"{self.path}/{dataset.landing}")
+        return Location(path, self.store_root, dataset.skip_download, self.scope, self.rungs)
+
+
+class Places:
+    """The ladder's answers as folders. Frozen with its ladder; what many datasets share is computed once."""
+
+    def __init__(
+        self,
+        ladder: Ladder,
+        project_root: Path | None,
+        environment: Environment,
+        *,
+        find_project_name: Callable[[], Rung | None] | None = None,
+        manifest: Source | None = None,
+    ) -> None:
+        """``find_project_name`` gives the name that the project's own files declare (`config.ProjectFiles`);
+        ``manifest`` says in messages where a dataset's fields stand.
+        """
+        self.ladder = ladder
+        self.project_root = project_root
+        self.environment = environment
+        self._manifest = manifest or Source(None, {})
+        self._scopes = Scopes(ladder, project_root or environment.working_folder, find_project_name)
+        self._expander = Expander(ladder, project_root, environment, self._compose_symbol)
+        self._composed: dict[tuple[str, str | None, str | None], _Folder] = {}
+        self._datasets_dir: list[_Folder | None] = []  # one entry once it was looked up
+        self._trusted: TrustedRoots | None = None
+
+    # Names
+
+    def expand(self, expression: str, *, used_in: str, key: str | None = None) -> str:
+        """An expression with its symbols replaced: ``$NAME``, ``${NAME}``, a leading ``~``.
+
+        ``used_in`` says in messages where the expression stands; ``key`` is what ``$key`` stands for, None where it
+        has no meaning. A relative result is left relative. Raises `Malformed` for a symbol that is undefined or that
+        reaches itself, naming it and where it was used.
+        """
+        return self._expander.expand(expression, Use(used_in, key=key))
+
+    def root(self, name: str) -> Path:
+        """The folder that a symbol names (``data``, ``cache``, ``repo`` or a user's own). Raises `Malformed`."""
+        use = Use(f"the folder root '{name}'")
+        return Path(self._expander.anchor(self._expander.resolve(name, use), use))
+
+    def explain(self, name: str) -> list[Rung]:
+        """Every rung for a field or symbol, from the first to the last; the one in force has ``wins``."""
+        return self.ladder.explain(name)
+
+    def scope(self, kind: str, given: str | None = None) -> str:
+        """The scope in force for ``datasets`` or ``cached``: the one ``given`` (``""`` counts), else the ladder's.
+
+        Raises `Refused` for a name that cannot be a scope.
+        """
+        return self._scopes.find_scope(kind, given)[0]
+
+    def prefix(self, kind: str) -> str:
+        """The prefix in force for ``datasets`` or ``cached``. Raises `Refused` for an unsafe one."""
+        return self._scopes.find_prefix(kind)[0]
+
+    def project_id(self) -> str:
+        """The project's id. Raises `Malformed` when a file that declares it is."""
+        return str(self._scopes.find_project_id().value)
+
+    # Locations
+
+    def locate(self, dataset: Placed, *, scope: str | None = None) -> Location:
+        """Where a dataset is to live. ``scope`` is a call's own and goes before the dataset's.
+
+        Raises `Malformed` for fields that contradict themselves or an undefined symbol; `Refused` for an unsafe key
+        or scope, and for a place inside folders that belong to Git, Mercurial or the tools' own records.
+        """
+        expression = dataset.storage_path or dataset.local_path
+        if expression:
+            if dataset.store is not None:
+                own = self._own_rung(dataset, "store", dataset.store)
+                message = f"'{dataset.name}' has both 'store' and 'storage_path'"
+                raise own.fault(message, hint="keep one of them", code="contradiction")
+            location = self._locate_expression(dataset, expression)
+        elif dataset.skip_download and dataset.uris and dataset.uris[0].startswith("file:"):
+            location = self._locate_file(dataset)
+        else:
+            given = dataset.scope if scope is None else scope
+            folder = self._find_datasets_dir() if given is None and dataset.store is None else None
+            location = (folder or self._compose_for(dataset, given)).place(dataset)
+        reason = find_foreign_folder(str(location.path), self.project_root)
+        if reason is not None:
+            raise Refused(
+                f"cannot keep '{dataset.name}' at '{printable(str(location.path))}': {reason}",
+                hint="give the dataset another 'storage_path' or 'key'",
+                code="place-reserved",
+            )
+        return location
+
+    def locate_in_own_scope(self, dataset: Placed) -> Location | None:
+        """Where a dataset goes when another project's copy lies at its location: the composed layout in the project's
+        own scope. None when its place is an expression of its own, which no scope moves.
+        """
+        if dataset.storage_path or dataset.local_path:
+            return None
+        return self.locate(dataset, scope=self.project_id())
+
+    def _locate_expression(self, dataset: Placed, expression: str) -> Location:
+        field = "storage_path" if dataset.storage_path else "local_path"
+        own = self._own_rung(dataset, field, expression)
+        use = Use(f"'{field}' of '{dataset.name}'", own.fault, scope=dataset.scope)
+        head = _find_head(expression)
+        if head is not None and not dataset.skip_download:
+            root = self._expander.anchor(self._expander.expand(head, use), use)
+            return _Folder(root, Path(root), "", (own, *use.rungs.values())).place(dataset)
+        has_key = "$" in expression and (True, "key") in split_expression(expression, use)
+        if has_key:
+            use.key = str(dataset.landing)
+        path = self._expander.anchor(self._expander.expand(expression, use), use)
+        managed = has_key and not dataset.skip_download
+        return Location(Path(path), None, not managed, "", (own, *use.rungs.values()))
+
+    def _locate_file(self, dataset: Placed) -> Location:
+        """A file that the user provides and names by a ``file:`` URI lies where the URI says."""
+        from urllib.parse import unquote, urlsplit
+
+        own = self._own_rung(dataset, "uri", dataset.uris[0])
+        use = Use(f"'uri' of '{dataset.name}'", own.fault)
+        path = self._expander.anchor(unquote(urlsplit(dataset.uris[0]).path), use)
+        return Location(Path(path), None, True, "", (own,))
+
+    def _find_datasets_dir(self) -> _Folder | None:
+        """The explicit ``datasets_dir`` as a folder of copies, None when nobody set it."""
+        if not self._datasets_dir:
+            rung = self.ladder.lookup("datasets_dir")
+            folder = None
+            if rung is not None:
+                use = Use("'datasets_dir'", rung.fault)
+                path = self._expander.anchor(self._expander.resolve("datasets_dir", use), use)
+                folder = _Folder(path, Path(path), "", tuple(use.rungs.values()))
+            self._datasets_dir.append(folder)
+        return self._datasets_dir[0]
+
+    # The composed layout
+
+    def _compose_for(self, dataset: Placed, scope: str | None) -> _Folder:
+        where = f"'scope' of '{dataset.name}'"
+        if dataset.store is None:
+            return self._compose("datasets", None, scope, where=where)
+        own = self._own_rung(dataset, "store", dataset.store)
+        folder = self._compose("datasets", own, scope, where=where)
+        return folder._replace(rungs=(own, *folder.rungs[1:]))
+
+    def _compose_symbol(self, name: str, use: Use) -> tuple[str, tuple[Rung, ...]]:
+        kind = "datasets" if name == "datasets_dir" else "cached"
+        folder = self._compose(kind, None, use.scope, active=(*use.active, name))
+        return folder.path, folder.rungs
+
+    def _compose(
+        self,
+        kind: str,
+        store: Rung | None,
+        scope: str | None,
+        *,
+        where: str = "'scope'",
+        active: tuple[str, ...] = (),
+    ) -> _Folder:
+        """``<root>[/<sub>][/<scope>]/<prefix>``, with the root from ``store``, else the kind's built-in one."""
+        known = (kind, None if store is None else str(store.value), scope)
+        if known not in self._composed:
+            if store is None:
+                fallback = Rung("default", "$cache" if kind == "cached" else "$data", BUILT_IN, "built in")
+                store = (self.ladder.lookup("default") if kind == "datasets" else None) or fallback
+            root, sub, rungs = self._select(store, active)
+            scope_name, scope_rung = self._scopes.find_scope(kind, scope, where=where)
+            prefix, prefix_rung = self._scopes.find_prefix(kind)
+            rungs += tuple(rung for rung in (scope_rung, prefix_rung) if rung is not None)
+            path = "/".join(part for part in (root.rstrip("/"), sub, scope_name, prefix) if part)
+            path = path if path.startswith("/") else f"/{path}"
+            self._composed[known] = _Folder(path, Path(root), scope_name, rungs)
+        return self._composed[known]
+
+    def _select(self, own: Rung, active: tuple[str, ...]) -> tuple[str, str, tuple[Rung, ...]]:
+        """Root folder and sub path of a selector ``$folder[/sub/path]``, with the rungs that gave them."""
+        selector = str(own.value)
+        use = Use(f"'{own.name}'", own.fault, active=active, rungs={own.name: own})
+        parts = split_expression(selector, use)
+        is_name, folder = parts[0]
+        alone = is_name and (len(parts) == 1 or parts[1][1].startswith("/"))
+        if not alone or not is_symbol(folder) or folder == "project":
+            raise own.fault(
+                f"'{own.name}' is '{printable(selector)}', which does not begin with a folder as '$data' does",
+                hint=_hint_at_selector(selector),
+                code="selector-bare",
+            )
+        root = self._expander.anchor(self._expander.resolve(folder, use), use)
+        rest = "/".join(selector.split("/")[1:])
+        sub = self._expander.expand(rest, use).rstrip("/") if rest else ""
+        reason = find_key_fault(sub) if sub else None
+        if reason is not None:
+            raise Refused(
+                f"unsafe '{own.name}' '{printable(selector)}': {reason}",
+                hint="a plain path goes below the folder",
+                code="store-unsafe",
+            )
+        return root, sub, tuple(use.rungs.values())
+
+    # Where else it may lie
+
+    def candidates(self, dataset: Placed) -> list[Location]:
+        """The other built-in roots in which the dataset may lie: ``$repo``, ``$data``, ``$cache``, composed, in the
+        scope in force. Empty for a place that the user manages.
+        """
+        location = self.locate(dataset)
+        found: list[Location] = []
+        for name in self._list_built_in_roots() if not location.user_managed else ():
+            store = Rung("store", f"${name}", BUILT_IN, "built in")
+            other = self._compose("datasets", store, dataset.scope).place(dataset)
+            if other.path not in (location.path, *(earlier.path for earlier in found)):
+                found.append(other)
+        return found
+
+    def pools(self, kind: str = "datasets") -> list[Path]:
+        """The read pools for ``datasets`` or ``cached``, in order, each once. Without a project those that name
+        ``$repo`` are left out.
+        """
+        name = "datasets_pools" if kind == "datasets" else "datacache_pools"
+        rung = self.ladder.lookup(name)
+        folders: dict[Path, None] = {}
+        for expression in cast("tuple[str, ...]", rung.value) if rung is not None else ():
+            use = Use(f"'{name}'", rung.fault if rung is not None else Malformed)
+            if self.ladder.lookup("repo") is None and (True, "repo") in split_expression(expression, use):
+                continue
+            folders[Path(self._expander.anchor(self._expander.expand(expression, use), use))] = None
+        return list(folders)
+
+    def pool_candidates(self, dataset: Placed) -> list[Location]:
+        """Where the dataset would lie in each read pool. ``store_root`` is set for a pool that is itself one of this
+        project's store roots; every other pool is read-only.
+        """
+        roots = self.store_roots()
+        landing = str(dataset.landing)
+        return [Location(pool / landing, pool if pool in roots else None, False, "", ()) for pool in self.pools()]
+
+    def store_roots(self) -> list[Path]:
+        """The store roots that the ladder names, each once: an explicit ``datasets_dir``, the root of the composed
+        layout, an explicit ``datacache_dir``, and the built-in ones. (`locate` gives those of single datasets.)
+        """
+        roots: dict[Path, None] = {}
+        datasets_dir = self._find_datasets_dir()
+        for folder in (datasets_dir, self._compose("datasets", None, "")):
+            if folder is not None and folder.store_root is not None:
+                roots[folder.store_root] = None
+        if self.ladder.lookup("datacache_dir") is not None:
+            roots[self.root("datacache_dir")] = None
+        for name in self._list_built_in_roots():
+            roots[self.root(name)] = None
+        return list(roots)
+
+    def _list_built_in_roots(self) -> list[str]:
+        return [name for name in BUILT_IN_ROOTS if self.ladder.lookup(name) is not None]
+
+    # Explaining
+
+    def explain_location(self, dataset: Placed) -> list[Rule]:
+        """Every rule of the location in order, with the one that wins and why the others do not."""
+        winner = self.locate(dataset)
+        first = winner.rungs[0] if winner.rungs and winner.rungs[0].level == DATASET else None
+        if first is not None and first.name != "store":
+            rules = [Rule(first.name, True, f"the dataset sets it: {first.value}", winner.path, winner.rungs)]
+        else:
+            rules = [Rule("storage_path", False, "the dataset does not set it", None, ())]
+        decided = rules[0].wins
+        folder = self._find_datasets_dir()
+        if folder is None:
+            rules.append(Rule("datasets_dir", False, "nobody sets it", None, ()))
+        else:
+            fields = [name for name in ("store", "scope") if getattr(dataset, name) is not None]
+            reason = "it is set, and the dataset has neither 'store' nor 'scope'"
+            if fields:
+                reason = f"the dataset sets '{fields[0]}'"
+            elif decided:
+                reason = "an earlier rule decides"
+            wins = not fields and not decided
+            rules.append(Rule("datasets_dir", wins, reason, folder.place(dataset).path, folder.rungs))
+            decided = decided or wins
+        composed = self._compose_for(dataset, dataset.scope).place(dataset)
+        reason = "an earlier rule decides" if decided else "no earlier rule applies"
+        rules.append(Rule("composed", not decided, reason, composed.path, composed.rungs))
+        return rules
+
+    def _own_rung(self, dataset: Placed, field: str, value: str) -> Rung:
+        find_line = self._manifest.find_line
+        return Rung(
+            field,
+            value,
+            DATASET,
+            f'["{dataset.name}"] {field}',
+            file=self._manifest.path,
+            find_line=None if find_line is None else lambda: find_line((dataset.name,), field),
+        )
+
+    # Trust
+
+    def untrusted_place(self, location: Location, *, resolve: Callable[[str], str] = follow_links) -> str | None:
+        """Why a location needs the manifest to be trusted before anything is written there; None when it does not.
+
+        A place that comes with a clone (the manifest or the checkout's config decided) has to lie in the project, in
+        a built-in root or in a folder that the environment or the user's config names. Links count for where they
+        lead: ``resolve`` follows them.
+        """
+        if self._trusted is None:
+            self._trusted = TrustedRoots(self)
+        return self._trusted.find_reason(location, resolve)
+
+    # Settings
+
+    def link_modes(self) -> tuple[LinkMode, ...]:
+        """The ways to make a working copy, in order."""
+        return cast("tuple[LinkMode, ...]", self._setting("link"))
+
+    def stale_age_s(self) -> float:
+        """Seconds from which a peer's lock may be stale."""
+        return cast(float, self._setting("lock_stale_age"))
+
+    def durable(self) -> bool:
+        """Whether what is published is flushed to disk first."""
+        return self._setting("durability") == "batch"
+
+    def canonical(self) -> bool:
+        """Whether manifests are written in canonical form."""
+        return self._setting("canonical") is True
+
+    def jobs(self) -> int | None:
+        """Fetches at once; None when nobody set it."""
+        return cast("int | None", self._setting("jobs"))
+
+    def number(self, name: str) -> float | int | None:
+        """A limit or time by its field's name (``archive_max_bytes``, ``http_timeout``); None when nobody set it."""
+        return cast("float | int | None", self._setting(name))
+
+    def text(self, name: str) -> str | None:
+        """A field that holds text; None when nobody set it."""
+        return cast("str | None", self._setting(name))
+
+    def _setting(self, name: str) -> object:
+        rung = self.ladder.lookup(name)
+        return None if rung is None else rung.value
+
+
+def _find_head(expression: str) -> str | None:
+    """X/ of ``X/$key``, whose X is a store root; None for any other expression."""
+    for tail in ("$key", "${key}"):
+        head = expression.removesuffix(tail)
+        if head != expression and (not head or head.endswith("/")):
+            return head
+    return None
+
+
+def _hint_at_selector(selector: str) -> str:
+    first, _, rest = selector.partition("/")
+    if selector.startswith(("/", "~")):
+        return f"give the folder a name: dm config set --global mydata {selector}, then '$mydata'"
+    if first and not first.startswith("$"):
+        return f"write '${first}{'/' + rest if rest else ''}'"
+    return "write '$data', '$cache', '$repo' or a folder of your own"

@@ -1,0 +1,30 @@
+"""The checkout's private folder ``.datamanifest/``: made when first needed, ignored by Git as a whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.fs.publish import ensure_folder, place, write_file
+from dm.plumbing.fs.temporary import temporary_name
+
+PRIVATE_FOLDER = ".datamanifest"
+
+
+def ensure_private_folder(project_root: Path) -> Path:
+    """Make ``.datamanifest/`` with a ``.gitignore`` that holds ``*``, and return it. May be repeated, also at once.
+
+    Raises `MachineFailed`.
+    """
+    folder = project_root / PRIVATE_FOLDER
+    ignore = folder / ".gitignore"
+    with machine_errors("look at", ignore):
+        if os.path.lexists(ignore):
+            return folder
+    ensure_folder(folder)
+    staged = folder / temporary_name()
+    write_file(staged, b"*\n", durable=False)
+    if not place(staged, ignore):
+        os.unlink(staged)
+    return folder

@@ -1,0 +1,133 @@
+"""One locked read-merge-rename of a record in the checkout, against writers that take no lock.
+
+Every writer of `dm`'s takes the record's lock. The peers take none: before the rename the files are looked at again,
+and when one has changed meanwhile everything is read and merged anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dm.errors import MachineFailed
+from dm.plumbing.fs.lock import DocumentLock
+from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.fs.publish import replace, write_file
+from dm.plumbing.fs.temporary import temporary_name
+from dm.plumbing.records.private import ensure_private_folder
+from dm.progress import SILENT, Progress
+
+#: Times that a record may change under our hands before we give up; each takes a writer without a lock within ms.
+_ATTEMPTS = 50
+
+
+class RecordFile(NamedTuple):
+    """A file as it was read: its bytes and what tells whether it has changed. ``content`` None: it is not there."""
+
+    path: Path
+    content: bytes | None
+    status: os.stat_result | None
+
+    @property
+    def mtime_ns(self) -> int:
+        """Time of its last change; 0 when it is not there."""
+        return 0 if self.status is None else self.status.st_mtime_ns
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """What differs when another file or other content lies there."""
+        status = self.status
+        return () if status is None else (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class Rewrite(NamedTuple):
+    """What is to lie there: ``data`` at ``target``, and nothing at each of ``removed``."""
+
+    target: RecordFile
+    data: bytes
+    removed: Sequence[Path] = ()
+
+
+class RewriteOptions(NamedTuple):
+    """How a record is rewritten: ``lock_name`` in the private folder, ``describe`` for those who wait, ``holder`` the
+    text that the waiting are shown (``<pid> <hostname>``), ``durable`` whether it survives a power cut.
+    """
+
+    lock_name: str
+    describe: str
+    holder: str | None = None
+    durable: bool = True
+    progress: Progress = SILENT
+
+
+def read_record(path: Path) -> RecordFile:
+    """Read a file that may be missing. Raises `MachineFailed`."""
+    with machine_errors("read", path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return RecordFile(path, None, None)
+        try:
+            status = os.fstat(descriptor)
+            with os.fdopen(descriptor, "rb", closefd=False) as stream:
+                return RecordFile(path, stream.read(), status)
+        finally:
+            os.close(descriptor)
+
+
+def rewrite_record(
+    project_root: Path,
+    paths: Sequence[Path],
+    build: Callable[[list[RecordFile]], Rewrite | None],
+    options: RewriteOptions,
+) -> None:
+    """Read ``paths``, let ``build`` say what is to lie there (None: it is right as it is), and put it in place.
+
+    ``build`` may be called several times. A crash leaves the old record or the new one; between rename and removal
+    both, whose union is the new one. Raises `MachineFailed` and what ``build`` raises.
+    """
+    lock = ensure_private_folder(project_root) / options.lock_name
+    with DocumentLock(lock, progress=options.progress, describe=options.describe, holder=options.holder):
+        for _ in range(_ATTEMPTS):
+            found = [read_record(path) for path in paths]
+            wanted = build(found)
+            if wanted is None or _put_in_place(found, wanted, options):
+                return
+    raise MachineFailed(
+        f"cannot write '{paths[0]}': another program keeps changing it",
+        hint="wait until it is done, then run the command again",
+        code="contended",
+    )
+
+
+def _put_in_place(found: list[RecordFile], wanted: Rewrite, options: RewriteOptions) -> bool:
+    target = wanted.target.path
+    if os.path.islink(target):
+        target = Path(os.path.realpath(target))
+    staged = target.with_name(temporary_name())
+    write_file(staged, wanted.data, durable=options.durable, like=wanted.target.status)
+    try:
+        if any(_stamp(file.path) != file.stamp for file in found):
+            return False
+        replace(staged, target)
+    finally:
+        with machine_errors("remove", staged):
+            if os.path.lexists(staged):
+                os.unlink(staged)
+    for path in wanted.removed:
+        with machine_errors("remove", path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue
+    return True
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    with machine_errors("look at", path):
+        try:
+            return RecordFile(path, b"", os.stat(path)).stamp
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
