@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from dm.plumbing.fs.publish import temporary_name
+from dm.plumbing.fs.temporary import temporary_name
 
 #: Taken off this machine's clock where the file system's cannot be asked: the coarsest time stamps in use (vfat).
 _COARSEST_NS = 2_000_000_000

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,10 +38,17 @@ _OPEN_FILES_WANTED = 8192
 class Waiting:
     """One wait for a lock: sleeps with back-off, and says after a second what is waited for and who holds it."""
 
-    __slots__ = ("_delay_s", "_progress", "_since_s", "_timeout_s", "_told", "_what", "waited")
+    __slots__ = ("_delay_s", "_progress", "_should_stop", "_since_s", "_timeout_s", "_told", "_what", "waited")
 
-    def __init__(self, what: str, progress: Progress, timeout_s: float | None) -> None:
+    def __init__(
+        self,
+        what: str,
+        progress: Progress,
+        timeout_s: float | None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
         self._what = what
+        self._should_stop = should_stop
         self._progress = progress
         self._timeout_s = timeout_s
         self.begin()
@@ -55,8 +63,11 @@ class Waiting:
     def pause(self, holder: str) -> None:
         """Sleep a little; ``holder`` is what is known of who holds the lock now ("" when nothing is).
 
-        Raises `MachineFailed` (code ``locked``) when the wait has lasted longer than the timeout.
+        Raises `MachineFailed`, code ``locked``, when the wait has lasted longer than the timeout, and code
+        ``interrupted`` when it should stop.
         """
+        if self._should_stop is not None and self._should_stop():
+            raise MachineFailed(f"stopped waiting for the lock of {self._what}", code="interrupted")
         elapsed_s = time.monotonic() - self._since_s
         if self._timeout_s is not None and elapsed_s >= self._timeout_s:
             raise MachineFailed(

@@ -16,7 +16,8 @@ from typing import Literal
 
 from dm.errors import MachineFailed, Refused
 from dm.plumbing.fs.machine import AnyPath, display_path, machine_errors
-from dm.plumbing.fs.publish import remove_tree, temporary_name
+from dm.plumbing.fs.remove import remove_tree
+from dm.plumbing.fs.temporary import temporary_name
 
 LinkMode = Literal["reflink", "hardlink", "copy"]
 LINK_MODES: tuple[LinkMode, ...] = ("reflink", "hardlink", "copy")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -172,7 +173,12 @@ class CopyLock:
     Waiting polls with a back-off of 10 to 250 ms; after a second `progress.note` names the holder. ``waited`` says
     whether another was waited for: look at the copy again, it may be there now. With ``timeout_s`` the wait ends
     with `MachineFailed` (code ``locked``). Any number may be held at once, each costs one descriptor (two where there
-    are no hard links); all are touched by one thread. Not re-entrant.
+    are no hard links); all are touched by one thread. `acquire` and `release` are the block's two ends, for locks that
+    are held across functions; any thread may release. Not re-entrant.
+
+    Who holds one copy's lock while waiting for another's can wait for ever on a process that does the same the other
+    way round: hold many only after having given each a ``timeout_s``, or ``should_stop``, which is asked at every look
+    and ends the wait with `MachineFailed` (code ``interrupted``).
 
     After a crash the `flock` is free at once and ``<copy>.lock`` is known to be a dead `dm`'s; the other tools see it
     go stale after ``stale_age_s`` seconds.
@@ -189,6 +195,7 @@ class CopyLock:
         stale_age_s: float = STALE_AGE_S,
         progress: Progress = SILENT,
         timeout_s: float | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self.copy = copy
         self.waited = False
@@ -199,13 +206,23 @@ class CopyLock:
         self._stale_age_s = stale_age_s
         self._progress = progress
         self._judge = Judge(host_name, stale_age_s)
-        self._waiting = Waiting(f"'{display_path(copy)}'", progress, timeout_s)
+        self._waiting = Waiting(f"'{display_path(copy)}'", progress, timeout_s, should_stop)
         self._descriptor = -1
         self._recorded = False
         self._marker: _HeldMarker | None = None
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Wait until the lock is ours. Raises `MachineFailed`; then nothing is held."""
         with machine_errors("lock", self.copy):
             self._waiting.begin()
             writable, locked = self._take_flock()
@@ -216,7 +233,6 @@ class CopyLock:
                 self._remove_made_folders()
                 raise
         self.waited = self._waiting.waited
-        return self
 
     def _take_flock(self) -> tuple[bool, bool]:
         """Step one: (whether the private file can be written, whether `flock` works here)."""
@@ -290,13 +306,14 @@ class CopyLock:
     def _hold(self, descriptor: int, *, own_descriptor: bool) -> _HeldMarker:
         return _HeldMarker(self._path, descriptor, self._stale_age_s, self._progress, own_descriptor=own_descriptor)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def release(self) -> None:
+        """Let it go; nothing when it is not held."""
         marker, self._marker = self._marker, None
+        if marker is None:
+            return
         with machine_errors("unlock", self.copy):
             try:
-                if marker is not None and not marker.release():
+                if not marker.release():
                     self._progress.warn(f"another process took over the lock of '{display_path(self.copy)}'")
                 if self._recorded:
                     self._recorded = False

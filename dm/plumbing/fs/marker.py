@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dm.plumbing.fs.flock import HOLDER_BYTES_MAX
-from dm.plumbing.fs.publish import temporary_name, write_all
+from dm.plumbing.fs.publish import write_all
+from dm.plumbing.fs.temporary import temporary_name
 
 #: A lock whose holder cannot be shown dead is stale when it stayed untouched for this many times the stale age.
 UNKNOWN_HOLDER_FACTOR = 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -43,33 +44,28 @@ def scan_tree(root: Path) -> list[Entry]:
     """
     found: list[Entry] = []
     with machine_errors("read the folder", root):
-        _scan(os.fsencode(root), b"", found)
+        _scan(os.fsencode(root), found)
     return found
 
 
-def _scan(top: bytes, below: bytes, found: list[Entry]) -> None:
-    # (path of the folder, its name relative to the root with a trailing slash); an own stack, so that depth costs no
-    # Python frames. Entries go to `found` in order because a folder's contents are spliced in when it is met.
+def _scan(top: bytes, found: list[Entry]) -> None:
+    # `listdir` and `lstat` by path: a quarter less processor time than `scandir`, whose entries cost more than they
+    # save when every one of them is asked for its stat. An own stack, so that depth costs no Python frames.
     make = tuple.__new__
-    stack: list[tuple[bytes, list[tuple[bytes, os.DirEntry[bytes]]], int]] = []
-    prefix = below
-    entries = _list(top)
-    position = 0
+    stack: list[tuple[bytes, bytes, Iterator[bytes]]] = []
+    path, prefix, names = top + b"/", b"", iter(sorted(os.listdir(top)))
     while True:
-        while position < len(entries):
-            name, entry = entries[position]
-            position += 1
-            status = entry.stat(follow_symlinks=False)
+        for name in names:
+            status = os.lstat(path + name)
             mode = status.st_mode
             kind = _KINDS.get(mode & _S_IFMT)
             if kind is None:
-                raise _special(entry.path, mode)
-            relative = prefix + name
+                raise _special(path + name, mode)
             found.append(
                 make(
                     Entry,
                     (
-                        relative,
+                        prefix + name,
                         kind,
                         mode,
                         status.st_size,
@@ -82,24 +78,14 @@ def _scan(top: bytes, below: bytes, found: list[Entry]) -> None:
                 )
             )
             if kind == "folder":
-                stack.append((prefix, entries, position))
-                prefix = relative + b"/"
-                entries = _list(entry.path)
-                position = 0
-        if not stack:
-            return
-        prefix, entries, position = stack.pop()
-
-
-def _list(folder: bytes) -> list[tuple[bytes, os.DirEntry[bytes]]]:
-    with os.scandir(folder) as entries:
-        named = [(entry.name, entry) for entry in entries]
-    named.sort(key=_by_name)
-    return named
-
-
-def _by_name(item: tuple[bytes, os.DirEntry[bytes]]) -> bytes:
-    return item[0]
+                stack.append((path, prefix, names))
+                path, prefix = path + name + b"/", prefix + name + b"/"
+                names = iter(sorted(os.listdir(path)))
+                break
+        else:
+            if not stack:
+                return
+            path, prefix, names = stack.pop()
 
 
 def _special(path: bytes, mode: int) -> Refused:
