@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fixtures.homes",
     "tests.fixtures.machine",
     "tests.fixtures.peer",
+    "tests.fixtures.servers",
 ]
 
 # A shared machine stalls now and then: a deadline would test the machine. `HYPOTHESIS_PROFILE=long` looks harder.

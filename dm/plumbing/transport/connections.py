@@ -40,6 +40,7 @@ class HttpOptions(NamedTuple):
     that brought at least 1 MiB of new bytes starts the count again. Waits grow as ``backoff_s`` × 2ⁿ, with jitter, to
     at most ``backoff_max_s``; a server's Retry-After is obeyed up to ``retry_after_max_s``. ``read_timeout_s`` is the
     longest silence, not the longest transfer. ``connections`` are kept open per host: as many as there are jobs.
+    ``flush_every_s`` is how much of a long transfer a power failure may cost.
     """
 
     retries: int = 5
@@ -50,6 +51,7 @@ class HttpOptions(NamedTuple):
     retry_after_max_s: float = 120.0
     redirects: int = 10
     connections: int = 16
+    flush_every_s: float = 30.0
     user_agent: str = "dm"
 
 
@@ -314,7 +316,8 @@ class Connections:
             return SourceFailed(f"{subject}: no host {host} is known", hint=hint, code="unknown-host")
         if isinstance(error, exceptions.ConnectTimeoutError | exceptions.NewConnectionError):
             reason = f"cannot connect to {host}{_because(error)}"
-            if isinstance(error, exceptions.ConnectTimeoutError):
+            # A refused connection is a NewConnectionError, which urllib3 counts among the timeouts.
+            if not isinstance(error, exceptions.NewConnectionError):
                 reason = f"cannot connect to {host} within {options.connect_timeout_s:g} s"
             hint = f"is {host} up, and can it be reached from this machine?"
             return PassingFault(reason, hint=hint, code="cannot-connect", limit=2)

@@ -16,8 +16,6 @@ from dm.plumbing.transport.partial import SMALL_BYTES, Partial
 from dm.plumbing.transport.protocol import Fetched, FetchRequest
 from dm.progress import Progress, Task
 
-#: How often the journal learns what is safe on the disk; a flush more often would cost the transfer.
-_FLUSH_EVERY_S = 30.0
 _PASSING_STATUSES = frozenset({408, 429})
 
 
@@ -125,9 +123,10 @@ class Download:
         if self._partial is None:
             self._partial = Partial.create(self._path, self._request.algorithms)
         total = None if answer.length_bytes is None else answer.length_bytes + len(head)
-        self._journal = Journal.begin(self._request.uri, answer.headers, total)
-        # A short body is fetched again as fast as a journal is written.
-        if self._journal is not None and (total is None or total > SMALL_BYTES):
+        # A short body is fetched again as fast as it is resumed.
+        if total is None or total > SMALL_BYTES:
+            self._journal = Journal.begin(self._request.uri, answer.headers, total)
+        if self._journal is not None:
             self._journal.write(self._journal_path)
             self._written_journal = True
         if total is not None:
@@ -151,14 +150,15 @@ class Download:
         partial = self._partial
         assert partial is not None
         before = partial.size_bytes
-        next_flush_s = monotonic() + _FLUSH_EVERY_S
+        flush_every_s = self._connections.options.flush_every_s
+        next_flush_s = monotonic() + flush_every_s
 
         def report(count: int) -> None:
             nonlocal next_flush_s
             self._task.advance(count)
-            if self._written_journal and monotonic() > next_flush_s:
+            if self._written_journal and monotonic() >= next_flush_s:
                 self._record_flushed(partial)
-                next_flush_s = monotonic() + _FLUSH_EVERY_S
+                next_flush_s = monotonic() + flush_every_s
 
         try:
             count = partial.take_in(read, expected_bytes, report)

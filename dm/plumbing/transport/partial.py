@@ -18,7 +18,7 @@ from typing import Self
 
 from dm.errors import MachineFailed
 from dm.plumbing.fs.machine import machine_errors
-from dm.plumbing.fs.publish import ensure_folder
+from dm.plumbing.fs.publish import ensure_folder, remove_tree
 from dm.plumbing.hashing import MultiHasher
 from dm.values import Digest
 
@@ -56,16 +56,16 @@ class Partial:
 
     @classmethod
     def create(cls, path: Path, algorithms: Iterable[str], *, executable: bool = False) -> Self:
-        """Begin with an empty file. What lay at ``path`` is unlinked, never written to: it may be linked elsewhere."""
+        """Begin with an empty file. What lay at ``path`` is removed, never written to: it may be linked elsewhere."""
         mode = 0o777 if executable else 0o666
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with machine_errors("write", path):
             try:
                 descriptor = os.open(path, flags, mode)
             except FileExistsError:
-                path.unlink()
+                remove_tree(path)
                 descriptor = os.open(path, flags, mode)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 ensure_folder(path.parent)
                 descriptor = os.open(path, flags, mode)
         return cls(path, descriptor, algorithms)

@@ -1,0 +1,158 @@
+"""What every transport keeps to (dm.plumbing.transport.protocol.Fetcher)."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dm.errors import DmError, Refused, SourceFailed
+from dm.plumbing.transport.file import FileFetcher
+from dm.plumbing.transport.protocol import Fetcher
+from dm.plumbing.transport.registry import Fetchers, find_fetcher
+from tests.fixtures.fetching import digests_of, fetch, make_environment, make_http_fetcher, measured, names_in
+from tests.fixtures.servers import HttpServer, Nginx, find_nginx
+from tests.fixtures.sinks import RecordingProgress, RecordingTask
+
+BODIES = {"empty": b"", "short": b"a,b\n1,2\n", "long": os.urandom((3 << 20) + 17)}
+
+
+class Source(NamedTuple):
+    """A transport with a place to fetch from: ``put(name, body)`` returns the URI of what it has put there."""
+
+    fetcher: Fetcher
+    put: Callable[[str, bytes], str]
+    missing: str
+
+
+@contextmanager
+def over_http(home: Path) -> Iterator[Source]:
+    with HttpServer() as server:
+        yield Source(make_http_fetcher(home), lambda name, body: server.put("/" + name, body), server.url + "/none")
+
+
+@contextmanager
+def over_nginx(home: Path) -> Iterator[Source]:
+    if find_nginx() is None:
+        pytest.skip("nginx is not installed")
+    served = home / "served"
+    served.mkdir()
+    with Nginx(served) as nginx:
+
+        def put(name: str, body: bytes) -> str:
+            (served / name).write_bytes(body)
+            return f"{nginx.url}/{name}"
+
+        yield Source(make_http_fetcher(home), put, nginx.url + "/none")
+
+
+@contextmanager
+def from_files(home: Path) -> Iterator[Source]:
+    served = home / "served"
+    served.mkdir()
+
+    def put(name: str, body: bytes) -> str:
+        (served / name).write_bytes(body)
+        return (served / name).as_uri()
+
+    yield Source(FileFetcher(), put, (served / "none").as_uri())
+
+
+@pytest.fixture(params=[over_http, over_nginx, from_files], ids=["http", "nginx", "file"])
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
+    with request.param(tmp_path) as made:
+        yield made
+        made.fetcher.close()
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_the_bytes_arrive_whole_and_measured(source: Source, tmp_path: Path, body: bytes) -> None:
+    task = RecordingTask()
+    fetched = fetch(source.fetcher, source.put("data", body), tmp_path / "new" / "part", task=task)
+    assert tmp_path / "new" / "part" / "data.bin" == fetched.path
+    assert body == fetched.path.read_bytes()
+    assert digests_of(body) == measured(fetched)
+    assert (len(body), len(body), len(body)) == (fetched.size_bytes, task.total, task.done)
+
+
+def test_what_arrived_is_ours_to_write_and_has_no_other_name(source: Source, tmp_path: Path) -> None:
+    about = fetch(source.fetcher, source.put("data", BODIES["short"]), tmp_path / "part").path.stat()
+    assert (0o600, 1) == (about.st_mode & 0o700, about.st_nlink)
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_the_same_again_gives_the_same(source: Source, tmp_path: Path, body: bytes) -> None:
+    uri = source.put("data", body)
+    first = fetch(source.fetcher, uri, tmp_path / "part")
+    again = fetch(source.fetcher, uri, tmp_path / "part")
+    assert (first.digests, first.size_bytes) == (again.digests, again.size_bytes)
+    assert body == again.path.read_bytes()
+
+
+def test_what_is_not_there_is_a_failed_source_in_one_line_and_leaves_nothing(source: Source, tmp_path: Path) -> None:
+    with pytest.raises(SourceFailed) as caught:
+        fetch(source.fetcher, source.missing, tmp_path / "part")
+    assert caught.value.message.startswith(f"cannot fetch '{source.missing}': ")
+    assert (5, 1) == (caught.value.exit_status, len(caught.value.message.splitlines()))
+    assert caught.value.hint
+    assert [] == names_in(tmp_path / "part")
+
+
+def test_leftovers_of_something_else_do_not_get_in(source: Source, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    part.mkdir()
+    (part / "data.bin").write_bytes(os.urandom(5 << 20))
+    mine = tmp_path / "mine"
+    os.link(part / "data.bin", mine)
+    before = mine.read_bytes()
+    fetched = fetch(source.fetcher, source.put("data", BODIES["long"]), part)
+    assert BODIES["long"] == fetched.path.read_bytes()
+    assert before == mine.read_bytes()
+
+
+def test_a_file_in_the_place_of_the_folder_is_not_overwritten(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(b"mine")
+    with pytest.raises(DmError) as caught:
+        fetch(source.fetcher, source.put("data", BODIES["short"]), tmp_path / "part")
+    assert Refused is type(caught.value)
+    assert b"mine" == (tmp_path / "part").read_bytes()
+
+
+def test_several_threads_fetch_at_once(source: Source, tmp_path: Path) -> None:
+    uris = {str(number): source.put(f"data{number}", b"%d" % number * 100_000) for number in range(12)}
+    found: dict[str, bytes] = {}
+    todo = list(uris)
+
+    def work() -> None:
+        while todo:
+            name = todo.pop()
+            found[name] = fetch(source.fetcher, uris[name], tmp_path / name).path.read_bytes()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: name.encode() * 100_000 for name in uris} == found
+
+
+def test_nothing_is_said_when_all_is_well(source: Source, tmp_path: Path) -> None:
+    progress = RecordingProgress()
+    fetch(source.fetcher, source.put("data", BODIES["long"]), tmp_path / "part", progress=progress)
+    assert ([], []) == (progress.notes, progress.warnings)
+
+
+def test_it_serves_the_schemes_that_it_names(source: Source, tmp_path: Path) -> None:
+    with Fetchers(make_environment(tmp_path)) as fetchers:
+        for scheme in source.fetcher.schemes:
+            assert type(source.fetcher) is type(find_fetcher(f"{scheme}:///x", fetchers))
+
+
+def test_close_may_be_called_twice(source: Source) -> None:
+    source.fetcher.close()
+    source.fetcher.close()

@@ -1,0 +1,57 @@
+"""Which transport serves a URI; and what is said of one that none serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dm.errors import SourceFailed
+from dm.plumbing.transport.file import FileFetcher
+from dm.plumbing.transport.registry import Fetchers, find_fetcher
+from dm.plumbing.transport.web import HttpFetcher
+from tests.fixtures.fetching import make_environment
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [("http://h/x", HttpFetcher), ("HTTPS://h/x", HttpFetcher), ("file:///x", FileFetcher), ("file:/x", FileFetcher)],
+)
+def test_the_scheme_decides(tmp_path: Path, uri: str, expected: type) -> None:
+    with Fetchers(make_environment(tmp_path)) as fetchers:
+        assert expected is type(find_fetcher(uri, fetchers))
+
+
+def test_http_and_https_share_one_pool(tmp_path: Path) -> None:
+    with Fetchers(make_environment(tmp_path)) as fetchers:
+        assert find_fetcher("http://h/x", fetchers) is find_fetcher("https://h/x", fetchers)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown", "scheme"),
+    [
+        ("gopher://h/x", "gopher://h/x", "gopher"),
+        ("s3://bucket/key?token=1", "s3://bucket/key?…", "s3"),
+        ("https://ada:pw@h/x.git", "https://h/x.git", "git"),
+        ("git@host:owner/repository", "git@host:owner/repository", "git"),
+    ],
+)
+def test_an_unknown_scheme_is_named_with_those_that_are_known(
+    tmp_path: Path, uri: str, shown: str, scheme: str
+) -> None:
+    with Fetchers(make_environment(tmp_path)) as fetchers, pytest.raises(SourceFailed) as caught:
+        find_fetcher(uri, fetchers)
+    assert f"cannot fetch '{shown}': no transport for '{scheme}'" == caught.value.message
+    assert ("known are file, http, https", "unknown-scheme", 5) == (
+        caught.value.hint,
+        caught.value.code,
+        caught.value.exit_status,
+    )
+
+
+@pytest.mark.parametrize("uri", ["data.csv", "/data.csv", "", "1http://x", "a b:c"])
+def test_a_uri_without_a_scheme_is_an_error(tmp_path: Path, uri: str) -> None:
+    with Fetchers(make_environment(tmp_path)) as fetchers, pytest.raises(SourceFailed) as caught:
+        find_fetcher(uri, fetchers)
+    assert f"cannot fetch '{uri}': it has no scheme" == caught.value.message
+    assert "known are file, http, https; a file of this machine is file:///…" == caught.value.hint
