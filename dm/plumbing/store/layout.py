@@ -1,0 +1,209 @@
+"""Where a store keeps its things, and who owns a copy.
+
+``<root>/.dm/`` holds ``format`` (``dm store 1``), ``.gitignore`` (``*``), ``objects/ab/cdef…``, ``refs/<copy>``,
+``aliases/<algo>/ab/cdef…``, ``locks/``, ``partial/`` and ``quarantine/``; the copies lie beside it. Nothing is made
+before the first write, and a store without ``.dm`` reads as an empty one. See SCHEMA.md, "The store".
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from dm.errors import Malformed, Refused
+from dm.plumbing.fs.machine import display_path, machine_errors
+from dm.plumbing.fs.publish import ensure_folder, place, remove_tree, temporary_name, write_file
+from dm.plumbing.hashing import blake3_of
+from dm.plumbing.store.refs import check_ref_name
+from dm.values import Digest
+
+#: The store format that this `dm` reads and writes; a higher one is refused.
+STORE_FORMAT = 1
+_FORMAT_WORDS = "dm store "
+
+
+class Layout:
+    """The paths of one store. ``root`` is absolute; ``meta`` is ``<root>/.dm``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.meta = root / ".dm"
+        self.format = self.meta / "format"
+        self.objects = self.meta / "objects"
+        self.refs = self.meta / "refs"
+        self.aliases = self.meta / "aliases"
+        self.locks = self.meta / "locks"
+        self.partial = self.meta / "partial"
+        self.quarantine = self.meta / "quarantine"
+        self._prepared = False
+        self._checked = False
+        self._made: set[str] = set()
+        self._clear_of_others: set[Path] = set()
+        self._folds_case: bool | None = None
+        self._prefix = f"{os.fspath(root)}/" if os.fspath(root) != "/" else "/"
+
+    # The format
+
+    def is_there(self) -> bool:
+        """Whether there is a store to read; its format is checked the first time.
+
+        Raises `Malformed` for a format that this `dm` does not know.
+        """
+        if not self._checked:
+            try:
+                with machine_errors("read", self.format):
+                    text = self._read_format()
+            except _NoStore:
+                return False
+            self._check_format(text)
+            self._checked = True
+        return True
+
+    def prepare(self) -> None:
+        """Make ``.dm`` and what belongs in it, unless it is there. Safe for several processes at once.
+
+        Raises `Malformed` for a format that this `dm` does not know, `MachineFailed` where nothing can be written.
+        After a crash half-way the next call makes the rest.
+        """
+        if self._prepared:
+            return
+        if not self.is_there():
+            for folder in (self.meta, self.objects, self.refs, self.locks, self.partial):
+                ensure_folder(folder, root=self.root)
+            write_file(self.meta / ".gitignore", b"*\n", durable=False)
+            # Never over one that is there: its inode is what `flock` is held on.
+            staged = self.meta / temporary_name()
+            write_file(staged, f"{_FORMAT_WORDS}{STORE_FORMAT}\n".encode())
+            if not place(staged, self.format):
+                remove_tree(staged)
+            self.is_there()
+        self._prepared = True
+
+    def _read_format(self) -> str:
+        try:
+            descriptor = os.open(self.format, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _NoStore from None
+        try:
+            return os.read(descriptor, 200).decode("ascii", "replace")
+        finally:
+            os.close(descriptor)
+
+    def _check_format(self, text: str) -> None:
+        number = text.rstrip("\n").removeprefix(_FORMAT_WORDS)
+        if not text.startswith(_FORMAT_WORDS) or not (number.isascii() and number.isdecimal()):
+            raise Malformed(
+                f"it does not say 'dm store {STORE_FORMAT}'",
+                hint="this is no store of dm's, or a damaged one; look at what lies there",
+                code="store-format",
+                file=self.format,
+            )
+        if int(number) > STORE_FORMAT:
+            raise Malformed(
+                f"the store has format {number}, this dm knows formats up to {STORE_FORMAT}",
+                hint="use a newer dm for this store",
+                code="store-format",
+                file=self.format,
+            )
+
+    # Paths
+
+    def object_path(self, raw: bytes) -> str:
+        """Where the object with this id, 32 bytes, lies."""
+        name = raw.hex()
+        return f"{self._prefix}.dm/objects/{name[:2]}/{name[2:]}"
+
+    def alias_path(self, digest: Digest) -> Path:
+        """Where the blake3 id of the blob with this other digest is kept."""
+        return self.aliases / digest.algorithm / digest.hex[:2] / digest.hex[2:]
+
+    def ref_path(self, name: str) -> Path:
+        """Where the ref of a copy lies. Raises `Refused` for an unsafe name."""
+        return self.refs / check_ref_name(name)
+
+    def partial_folder(self, identity: str) -> Path:
+        """The private folder for work on what ``identity`` names: the same for every run."""
+        return self.partial / blake3_of(identity.encode("utf-8", "surrogateescape")).hex()
+
+    def ensure_folder_once(self, folder: str) -> None:
+        """Make a folder of the store, unless this process did so before."""
+        if folder not in self._made:
+            ensure_folder(Path(folder), root=self.root)
+            self._made.add(folder)
+
+    # Copies
+
+    def ref_name(self, copy: Path) -> str:
+        """A copy's ``/``-joined path below the root: the name of its ref.
+
+        Raises `Refused` when it is not below the root, is unsafe, or belongs to a store further in.
+        """
+        text = os.fspath(copy)
+        if not text.startswith(self._prefix) or "/../" in text or "/./" in text or "//" in text:
+            text = self._find_below(copy)
+        name = check_ref_name(text[len(self._prefix) :])
+        self._refuse_inner_store(Path(text).parent)
+        return name
+
+    def _find_below(self, copy: Path) -> str:
+        # Another spelling of the same place: through a link above the root, or with dots. The copy itself may be a
+        # link and is not followed.
+        plain = os.path.normpath(os.path.abspath(copy))
+        if plain.startswith(self._prefix):
+            return plain
+        real = os.path.join(os.path.realpath(os.path.dirname(plain)), os.path.basename(plain))
+        root = os.path.realpath(self.root)
+        if real.startswith(f"{root}/"):
+            return self._prefix + real[len(root) + 1 :]
+        raise Refused(
+            f"'{display_path(copy)}' is not below the store root '{display_path(self.root)}'",
+            hint="name a path below it, or another --root",
+            code="outside-store",
+        )
+
+    def _refuse_inner_store(self, folder: Path) -> None:
+        unseen = []
+        while folder != self.root and folder not in self._clear_of_others:
+            if os.path.exists(folder / ".dm" / "format"):
+                raise Refused(
+                    f"'{display_path(folder)}' is a store of its own inside '{display_path(self.root)}'",
+                    hint=f"use --root {display_path(folder)}",
+                    code="inner-store",
+                )
+            unseen.append(folder)
+            folder = folder.parent
+        self._clear_of_others.update(unseen)
+
+    def owns(self, path: Path) -> bool:
+        """Whether ``path`` lies below the root and not in its ``.dm``, by its spelling alone."""
+        text = os.path.normpath(os.path.abspath(path))
+        return text.startswith(self._prefix) and not f"{text}/".startswith(f"{self._prefix}.dm/")
+
+    def folds_case(self) -> bool:
+        """Whether the file system takes names that differ in case for one. False before `prepare`."""
+        if self._folds_case is None and self._prepared:
+            self._folds_case = os.path.exists(self.root / ".DM" / "FORMAT")
+        return bool(self._folds_case)
+
+    def group_bits(self) -> int:
+        """Group permissions and setgid that folders of a shared store take from the root folder; 0: not shared."""
+        bits = os.stat(self.root).st_mode & (stat.S_IRWXG | stat.S_ISGID)
+        return bits if bits & (stat.S_IWGRP | stat.S_ISGID) else 0
+
+
+class _NoStore(Exception):
+    """There is no store here (yet)."""
+
+
+def find_store_root(path: Path, *, above: Path | None = None) -> Path | None:
+    """The innermost folder above ``path`` that is a store, not looking above ``above``; None: there is none.
+
+    Of nested roots the innermost owns a copy.
+    """
+    for folder in path.parents:
+        if os.path.exists(folder / ".dm" / "format"):
+            return folder
+        if folder == above:
+            return None
+    return None

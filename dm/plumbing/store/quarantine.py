@@ -1,0 +1,79 @@
+"""What has to make room is kept: moved to ``.dm/quarantine/<time>-<n>/`` with a note that says what and why."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from dm.environment import format_time, read_clock_ns
+from dm.errors import NotFound
+from dm.plumbing.fs.machine import display_path, machine_errors
+from dm.plumbing.fs.publish import ensure_folder, remove_tree, write_file
+from dm.plumbing.store.copying import copy_privately
+from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.markers import marker_path
+
+#: The note beside what was moved. No key may end so, hence nothing that is moved has this name.
+NOTE_NAME = "note.tmp"
+
+
+def set_aside(layout: Layout, path: Path, note: str) -> Path:
+    """Move the file, link or folder at ``path``, with its marker, into the store's quarantine; return where it is now.
+
+    ``note`` is one line that says why. The marker goes first, so that a crash leaves a copy that nobody takes for
+    complete; the bytes are at one of the two places at any time. Raises `NotFound` when nothing lies there,
+    `MachineFailed` for faults of the machine.
+    """
+    with machine_errors("set aside", path):
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"nothing lies at '{display_path(path)}'", code="no-path") from None
+        layout.prepare()
+        folder = _make_folder(layout)
+        lines = f"{display_path(path)}\n{format_time(read_clock_ns())}\n{note}\n"
+        write_file(folder / NOTE_NAME, lines.encode("utf-8", "backslashreplace"), durable=False)
+        target = folder / path.name
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if not is_folder:
+            _move_marker(Path(marker_path(path, is_folder=False)), folder)
+        _move(path, target)
+    return target
+
+
+def _make_folder(layout: Layout) -> Path:
+    ensure_folder(layout.quarantine, root=layout.root)
+    time = format_time(read_clock_ns()).replace(":", "")
+    number = 1
+    while True:
+        folder = layout.quarantine / f"{time}-{number}"
+        if not os.path.lexists(folder) and ensure_folder(folder, root=layout.root):
+            return folder
+        number += 1
+
+
+def _move_marker(marker: Path, folder: Path) -> None:
+    # Only an empty file is a marker; other data of that name stays where it is.
+    try:
+        status = os.lstat(marker)
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        _move(marker, folder / marker.name)
+
+
+def _move(path: Path, target: Path) -> None:
+    try:
+        os.rename(path, target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    # The copy's place is a mount of its own: copied, then removed.
+    if stat.S_ISLNK(os.lstat(path).st_mode):
+        os.symlink(os.readlink(path), target)
+    else:
+        copy_privately(os.fspath(path), os.fspath(target))
+    remove_tree(path)
