@@ -1,0 +1,563 @@
+"""The store on disk: objects, refs, aliases and working copies below one root. The face of this folder.
+
+Nothing is made before the first write. What takes several steps goes through `Publisher`, `Ingest` and `Checkout`, in a
+private `Workspace`, and holds a shared `flock` on ``.dm/format``, so that prune (which holds it exclusively) never
+takes an object away between being written and being named by a ref.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from dm.environment import format_time, read_clock_ns
+from dm.errors import DmError, Refused
+from dm.plumbing.fs.link import LinkMode
+from dm.plumbing.fs.machine import display_path, machine_errors
+from dm.plumbing.fs.publish import (
+    ensure_folder,
+    flush_descriptor,
+    flush_file_systems,
+    is_temporary,
+    place,
+    remove_tree,
+    temporary_name,
+)
+from dm.plumbing.hashing import blake3_of, tree_id_of
+from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.loose import LooseObjects
+from dm.plumbing.store.markers import CopyState, put_marker, read_copy_state, refuse_foreign_marker
+from dm.plumbing.store.objects import TreeEntry, encode_tree, refuse_unsafe_names
+from dm.plumbing.store.refs import Ref
+from dm.progress import SILENT, Progress
+from dm.values import Digest
+
+if TYPE_CHECKING:
+    from dm.plumbing.fs.lock import CopyLock
+    from dm.plumbing.store.checkout import Built, Checkout, Plan
+    from dm.plumbing.store.ground import Ground
+    from dm.plumbing.store.ingest import Ingest, Ingested
+    from dm.plumbing.store.publishing import Publication, Published
+    from dm.plumbing.store.statcache import StatCache
+    from dm.plumbing.store.workspace import Workspace
+    from dm.plumbing.store.writing import ObjectWriter
+
+
+class StoreOptions(NamedTuple):
+    """``link``: how copies share bytes with objects, in order. ``durable``: flush before anything becomes visible.
+    ``stale_age_s``: the age, in seconds, at which another tool's untouched lock is stale.
+    """
+
+    link: tuple[LinkMode, ...] = ("reflink", "hardlink")
+    durable: bool = True
+    stale_age_s: float = 30
+
+
+class DiskStore:
+    """The store below ``root`` (`dm.plumbing.store.protocol.Store`); threads may share one.
+
+    Raises `Malformed` when the store has a newer format, `MachineFailed` for faults of the machine.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        options: StoreOptions = StoreOptions(),  # noqa: B008 - frozen
+        stat_cache: StatCache | None = None,
+        host_name: str = "localhost",
+        process_id: int | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.root = root
+        self.meta = root / ".dm"
+        self.options = options
+        self.stat_cache = stat_cache
+        self._host_name = host_name
+        self._process_id = os.getpid() if process_id is None else process_id
+        self._progress = progress
+        self._layout = Layout(root)
+        self._objects = LooseObjects(self._layout, stat_cache)
+        self._ground: Ground | None = None
+        self._told = False
+
+    def prepare(self) -> None:
+        """Make ``.dm`` unless it is there; every write does so by itself."""
+        self._layout.prepare()
+
+    def exists(self) -> bool:
+        """Whether there is a store here that can be read."""
+        return self._layout.is_there()
+
+    # Objects
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the object is there. Its bytes are not looked at."""
+        return self._objects.has(digest)
+
+    def size(self, digest: Digest) -> int:
+        """The content's bytes: a blob's length, for a tree the sum below it. Raises `NotFound`."""
+        return self._objects.size(digest)
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """The blob's bytes, verified first unless the stat cache vouches for them.
+
+        Raises `NotFound` and `ContentMismatch`.
+        """
+        return self._objects.open_blob(digest)
+
+    def read_tree(self, digest: Digest) -> list[TreeEntry]:
+        """The folder's entries, verified. Raises `NotFound`, `ContentMismatch` and `Malformed`."""
+        return self._objects.read_tree(digest)
+
+    def list_objects(self) -> Iterator[tuple[Digest, int]]:
+        """Every object, in the order of the ids' hex, with the bytes of its file."""
+        return self._objects.list_objects()
+
+    def object_path(self, digest: Digest) -> Path:
+        """Where the object lies, or would lie."""
+        return Path(self._layout.object_path(digest.raw))
+
+    def put_blob(self, content: bytes | BinaryIO) -> Digest:
+        """Store bytes, or what is left in a stream; return the blob's id."""
+        with self._ingest() as ingest:
+            return ingest.store_bytes(content) if isinstance(content, bytes) else ingest.store_stream(content)
+
+    def put_tree(self, entries: Iterable[TreeEntry]) -> Digest:
+        """Store a folder's entries; return the tree's id. Raises `Malformed` and `Refused`."""
+        listed = list(entries)
+        data = encode_tree(listed)
+        self._layout.prepare()
+        refuse_unsafe_names([entry.name for entry in listed], folds_case=self._layout.folds_case())
+        digest = Digest.of_tree(tree_id_of(data))
+        with self._ingest() as ingest:
+            ingest.store_tree(data, digest.raw)
+        return digest
+
+    def ingest(
+        self, path: Path, *, write: bool = True, owned: bool = False, progress: Progress | None = None
+    ) -> Ingested:
+        """The id of the file or folder at ``path``; with ``write`` it is stored too.
+
+        The files are read and left as they are (a store never takes them: ``owned`` is for `publish`). Raises
+        `Refused` for devices, names that may not be written and a ``.complete`` with content.
+        """
+        from dm.plumbing.store.ingest import Ingested
+
+        if owned:
+            raise ValueError("what dm staged itself is published, not ingested")
+        if not write:
+            from dm.plumbing.store.measure import measure_copy
+
+            measured = measure_copy(path, progress=progress or self._progress)
+            return Ingested(measured.digest, measured.size_bytes, measured.files)
+        with self._ingest(progress) as ingest:
+            return ingest.store_path(path)
+
+    def find_by_digest(self, digest: Digest) -> Digest | None:
+        """The id of an object with this digest, directly or through an alias; None when none is here.
+
+        An alias is a hint: who has a contract in another algorithm than blake3 checks the bytes against it.
+        """
+        if digest.algorithm in ("blake3", "blake3-tree"):
+            return digest if self.has(digest) else None
+        if not self._layout.is_there():
+            return None
+        from dm.plumbing.store.aliases import read_alias
+
+        blob = read_alias(self._layout.alias_path(digest))
+        return blob if blob is not None and self.has(blob) else None
+
+    # Refs
+
+    def ref_name(self, copy: Path) -> str:
+        """The name of a copy's ref: its ``/``-joined path below the root.
+
+        Raises `Refused` when it is not below the root, is unsafe, or belongs to a store further in.
+        """
+        return self._layout.ref_name(copy)
+
+    def read_ref(self, name: str | Path) -> Ref | None:
+        """What was last seen of a copy, given by its path or its ref's name; None: nothing known.
+
+        Raises `Malformed` for a ref that cannot be read.
+        """
+        path = self._ref_path(name)
+        if not self._layout.is_there():
+            return None
+        with machine_errors("read", path):
+            try:
+                with open(path, "rb") as file:
+                    line = file.read().decode("utf-8", "replace")
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+        # A power cut without `durable` may leave an empty file: then nothing is known.
+        return Ref.parse(line, file=path) if line else None
+
+    def write_ref(self, name: str | Path, ref: Ref) -> None:
+        """Record what was seen of a copy. Raises `Refused` where one copy would lie inside another."""
+        from dm.plumbing.store.publishing import put_ref
+        from dm.plumbing.store.writing import write_private
+
+        text = self._ref_text(name)
+        self._layout.prepare()
+        private = self._layout.partial / temporary_name()
+        with machine_errors("write", self._layout.refs / text):
+            try:
+                write_private(os.fspath(private), f"{ref.format()}\n".encode())
+                if self.options.durable:
+                    _flush_file(private)
+                put_ref(self._layout, text, private)
+            except BaseException:
+                remove_tree(private)
+                raise
+
+    def remove_ref(self, name: str | Path) -> None:
+        """Forget what was seen of a copy; nothing there is fine."""
+        path = self._ref_path(name)
+        if not self._layout.is_there():
+            return
+        with machine_errors("remove", path):
+            try:
+                os.unlink(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+
+    def list_refs(self) -> Iterator[tuple[str, Ref]]:
+        """Every ref, in the order of the names' parts. Raises `Malformed` for one that cannot be read."""
+        if not self._layout.is_there():
+            return
+        for name in sorted(self._list_ref_names(""), key=lambda each: each.split("/")):
+            ref = self.read_ref(name)
+            if ref is not None:
+                yield name, ref
+
+    def _list_ref_names(self, below: str) -> Iterator[str]:
+        folder = self._layout.refs / below
+        with machine_errors("list the refs in", folder):
+            try:
+                entries = list(os.scandir(folder))
+            except FileNotFoundError:
+                return
+        for entry in entries:
+            name = f"{below}/{entry.name}" if below else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._list_ref_names(name)
+            elif not is_temporary(entry.name):
+                yield name
+
+    def _ref_text(self, name: str | Path) -> str:
+        return self._layout.ref_name(name) if isinstance(name, Path) else name
+
+    def _ref_path(self, name: str | Path) -> Path:
+        return self._layout.ref_path(self._ref_text(name))
+
+    # Working copies
+
+    def lock_copy(self, copy: Path, *, timeout_s: float | None = None) -> CopyLock:
+        """The lock of a working copy, against other `dm` and the other tools. Makes ``.dm`` where it is missing."""
+        from dm.plumbing.fs.lock import CopyLock
+
+        name = self.ref_name(copy)
+        self._layout.prepare()
+        return CopyLock(
+            root=self.root,
+            copy=copy,
+            name=blake3_of(os.fsencode(name)).hex(),
+            host_name=self._host_name,
+            process_id=self._process_id,
+            stale_age_s=self.options.stale_age_s,
+            progress=self._progress,
+            timeout_s=timeout_s,
+        )
+
+    def state_of(self, copy: Path) -> CopyState:
+        """``absent``, ``unmarked`` (something lies there that nothing vouches for) or ``complete`` (marked)."""
+        return read_copy_state(copy)
+
+    def partial_folder(self, identity: str) -> Path:
+        """A private folder for work on what ``identity`` names, the same for every run: it survives a kill, so that
+        a download is gone on from. Made when it is missing; whoever asked for it removes it in the end.
+        """
+        self._layout.prepare()
+        folder = self._layout.partial_folder(identity)
+        ensure_folder(folder, root=self.root)
+        return folder
+
+    def publish(
+        self, publications: Sequence[Publication], *, progress: Progress | None = None
+    ) -> list[Published]:
+        """Publish a batch: objects, refs, copies, markers, one flush. The caller holds the copies' locks.
+
+        An equal copy that lies there already is ``unchanged``. What fails leaves its place as it was and does not stop
+        the others; then the first fault is raised after all. `publish_each` returns the faults instead.
+        """
+        results = self.publish_each(publications, progress=progress)
+        published = []
+        for result in results:
+            if isinstance(result, DmError):
+                raise result
+            published.append(result)
+        return published
+
+    def publish_each(
+        self, publications: Sequence[Publication], *, progress: Progress | None = None
+    ) -> list[Published | DmError]:
+        """As `publish`; the answer has, in order, what became of each: published, or its fault."""
+        from dm.plumbing.store.publishing import Publisher
+
+        progress = progress or self._progress
+        if not publications:
+            return []
+        with self._work() as workspace:
+            publisher = Publisher(
+                self._layout,
+                workspace,
+                writer=self._writer(workspace, progress),
+                durable=self.options.durable,
+                progress=progress,
+            )
+            results = publisher.publish(publications)
+        for result in results:
+            if not isinstance(result, DmError):
+                self._tell_alone(result)
+        return results
+
+    def adopt(
+        self,
+        copy: Path,
+        digest: Digest,
+        source_id: str | None = None,
+        *,
+        size_bytes: int | None = None,
+        files: int | None = None,
+    ) -> Ref:
+        """Mark a copy whose bytes were just proven to be ``digest``, and write its ref (returned).
+
+        The copy may be another tool's: it is neither linked nor chmoded. Its bytes become objects only where a reflink
+        makes that free; else the copy stands alone. Sizes that are not given are looked up. The caller holds the lock.
+        """
+        name = self._layout.ref_name(copy)
+        with machine_errors("adopt", copy):
+            is_folder = stat.S_ISDIR(os.stat(copy).st_mode)
+            if is_folder != digest.is_tree:
+                kind = "folder" if is_folder else "file"
+                raise Refused(f"cannot adopt the {kind} '{display_path(copy)}' as {digest.short}", code="other-kind")
+            if size_bytes is None or files is None:
+                size_bytes, files = _count(copy, is_folder=is_folder)
+            marked = refuse_foreign_marker(copy, is_folder=is_folder)
+            self._layout.prepare()
+            if "reflink" in self.ground().rungs and not self.has(digest):
+                self.ingest(copy)
+            ref = Ref(digest, size_bytes, files, format_time(read_clock_ns()), source_id)
+            self.write_ref(name, ref)
+            if not marked:
+                put_marker(copy, is_folder=is_folder)
+        return ref
+
+    def checkout(
+        self,
+        digest: Digest,
+        destination: Path,
+        *,
+        modes: Sequence[LinkMode] | None = None,
+        progress: Progress | None = None,
+    ) -> LinkMode:
+        """Make the blob or tree ``digest`` appear at ``destination``, where nothing lies; no ref, no marker.
+
+        ``modes`` are the link modes allowed (an error when none works); by default those of the store's options, and
+        where none works a copy. Objects are verified first unless the stat cache vouches for them. Returns the most
+        expensive mode that was needed. It is built beside the destination, or in ``.dm`` where that is in this store,
+        and shown by one rename. Raises `NotFound`, `ContentMismatch`, `MachineFailed`, and `Refused` when something
+        lies there.
+        """
+        progress = progress or self._progress
+        checkout = self._checkout(progress)
+        with self._reading():
+            plan = checkout.plan(digest)
+            if self._layout.owns(destination):
+                with self._work() as workspace:
+                    staged = Path(workspace.new_path())
+                    built = self._build(plan, staged, destination, checkout=checkout, modes=modes)
+            else:
+                staged = destination.parent / temporary_name()
+                ensure_folder(destination.parent)
+                try:
+                    built = self._build(plan, staged, destination, checkout=checkout, modes=modes)
+                except BaseException:
+                    remove_tree(staged)
+                    raise
+        return built.mode
+
+    def publish_object(
+        self,
+        digest: Digest,
+        copy: Path,
+        source_id: str | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Published:
+        """A working copy of an object that is here: linked, its ref written, placed by one rename, marked.
+
+        The caller holds the copy's lock. Raises as `checkout` does.
+        """
+        from dm.plumbing.store.publishing import Published, put_ref
+        from dm.plumbing.store.writing import write_private
+
+        progress = progress or self._progress
+        name = self._layout.ref_name(copy)
+        checkout = self._checkout(progress)
+        with self._work() as workspace:
+            plan = checkout.plan(digest)
+            staged, private = Path(workspace.new_path()), Path(workspace.new_path())
+            ref = Ref(digest, plan.size_bytes, plan.files_count, format_time(read_clock_ns()), source_id)
+            with machine_errors("publish", copy):
+                if not digest.is_tree:
+                    refuse_foreign_marker(copy, is_folder=False)
+                write_private(os.fspath(private), f"{ref.format()}\n".encode())
+                if os.path.lexists(copy):
+                    raise _occupied(copy)
+                built = checkout.build(plan, os.fspath(staged), modes=self.options.link, strict=False)
+                if self.options.durable:
+                    flush_file_systems([workspace.folder])
+                put_ref(self._layout, name, private)
+                self._layout.ensure_folder_once(os.path.dirname(copy))
+                if not place(staged, copy):
+                    raise _occupied(copy)
+                put_marker(copy, is_folder=digest.is_tree)
+        self._tell_fallback(built, copy)
+        return Published(copy, digest, plan.size_bytes, plan.files_count, built.mode)
+
+    def quarantine(self, path: Path, note: str) -> Path:
+        """Move what lies at ``path``, with its marker, to ``.dm/quarantine/<time>-<n>/`` beside a note; return where it
+        is now. Nothing is ever lost by it. Raises `NotFound` when nothing lies there.
+        """
+        from dm.plumbing.store.quarantine import set_aside
+
+        return set_aside(self._layout, path, note)
+
+    def ground(self) -> Ground:
+        """What the file system under this store can do; tried out once."""
+        if self._ground is None:
+            from dm.plumbing.store.ground import survey_ground
+
+            self._layout.prepare()
+            self._ground = survey_ground(self._layout.partial, self.options.link)
+        return self._ground
+
+    # Inside
+
+    @contextmanager
+    def _work(self) -> Iterator[Workspace]:
+        from dm.plumbing.fs.lock import SharedLock
+        from dm.plumbing.store.workspace import Workspace
+
+        self._layout.prepare()
+        with SharedLock(self._layout.format, progress=self._progress):
+            with Workspace(self._layout) as workspace:
+                yield workspace
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        # A store that cannot be written to has nothing that could be pruned meanwhile by this machine's user.
+        if not os.access(self._layout.format, os.W_OK):
+            yield
+            return
+        from dm.plumbing.fs.lock import SharedLock
+
+        with SharedLock(self._layout.format, progress=self._progress):
+            yield
+
+    @contextmanager
+    def _ingest(self, progress: Progress | None = None) -> Iterator[Ingest]:
+        from dm.plumbing.store.ingest import Ingest
+
+        progress = progress or self._progress
+        with self._work() as workspace:
+            with machine_errors("write to the store", self.root):
+                yield Ingest(
+                    self._layout,
+                    workspace,
+                    writer=self._writer(workspace, progress),
+                    durable=self.options.durable,
+                    progress=progress,
+                )
+
+    def _writer(self, workspace: Workspace, progress: Progress) -> ObjectWriter:
+        from dm.plumbing.store.writing import ObjectWriter
+
+        return ObjectWriter(
+            self._layout,
+            workspace,
+            objects=self._objects,
+            ground=self.ground(),
+            stat_cache=self.stat_cache,
+            progress=progress,
+        )
+
+    def _checkout(self, progress: Progress) -> Checkout:
+        from dm.plumbing.store.checkout import Checkout
+
+        return Checkout(self._layout, self._objects, progress=progress)
+
+    def _build(
+        self,
+        plan: Plan,
+        staged: Path,
+        destination: Path,
+        *,
+        checkout: Checkout,
+        modes: Sequence[LinkMode] | None,
+    ) -> Built:
+        with machine_errors("check out to", destination):
+            if os.path.lexists(destination):
+                raise _occupied(destination)
+            strict = modes is not None
+            built = checkout.build(plan, os.fspath(staged), modes=modes or self.options.link, strict=strict)
+            if not place(staged, destination):
+                raise _occupied(destination)
+        self._tell_fallback(built, destination)
+        return built
+
+    def _tell_fallback(self, built: Built, copy: Path) -> None:
+        if built.fallback is not None and not self._told:
+            self._told = True
+            self._progress.note(f"'{display_path(copy)}' stands alone: {built.fallback}")
+
+    def _tell_alone(self, published: Published) -> None:
+        if published.digest is not None and published.mode is None and not published.unchanged and not self._told:
+            self._told = True
+            modes = ", ".join(self.options.link)
+            self._progress.note(
+                f"copies in '{display_path(self.root)}' stand alone, without objects: none of {modes} works there"
+            )
+
+
+def _occupied(path: Path) -> Refused:
+    return Refused(
+        f"cannot check out to '{display_path(path)}': something lies there",
+        hint="name another place, or move it away",
+        code="occupied",
+    )
+
+
+def _flush_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        flush_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _count(copy: Path, *, is_folder: bool) -> tuple[int, int]:
+    """(bytes, files and links) of a copy."""
+    if not is_folder:
+        return os.stat(copy).st_size, 1
+    from dm.plumbing.store.measure import scan_copy
+
+    sizes = [entry.size for entry in scan_copy(copy) if entry.kind != "folder"]
+    return sum(sizes), len(sizes)

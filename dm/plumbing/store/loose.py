@@ -1,0 +1,272 @@
+"""Objects as loose files: found, verified before use, read, listed.
+
+An object is used only after its bytes were read and found to be those of its name, unless the stat cache vouches for
+them: what lies on a disk may have been changed through a hard link, or by the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from dm.errors import ContentMismatch
+from dm.plumbing.fs.machine import display_path, machine_errors
+from dm.plumbing.fs.walk import Entry
+from dm.plumbing.hashing import hash_blob, hash_blobs, tree_id_of
+from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.objects import TreeEntry, decode_tree, no_object
+from dm.plumbing.store.stamps import FolderIndex, Stamp
+from dm.plumbing.store.statcache import StatCache
+from dm.progress import SILENT, Progress
+from dm.values import Digest
+
+#: Enough of a file to see whether it may be a tree: mode, id, a size of 19 digits, a tab.
+_HEAD_BYTES = 6 + 1 + 64 + 1 + 19 + 1
+_TREE_MODES = (b"100644 ", b"100755 ", b"120000 ", b"040000 ")
+
+
+class Examined(NamedTuple):
+    """Objects that were looked at, by id: those that are ``sound``, that have other bytes, that are not there."""
+
+    sound: set[bytes]
+    damaged: set[bytes]
+    missing: set[bytes]
+
+
+class LooseObjects:
+    """The objects of one store. Reading makes nothing; a store that is not there has none."""
+
+    def __init__(self, layout: Layout, stat_cache: StatCache | None) -> None:
+        self._layout = layout
+        self._cache = stat_cache
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the object is there."""
+        if digest.algorithm not in ("blake3", "blake3-tree") or not self._layout.is_there():
+            return False
+        return os.path.exists(self._layout.object_path(digest.raw))
+
+    def size(self, digest: Digest) -> int:
+        """The content's bytes; for a tree the sum below it."""
+        if digest.is_tree:
+            return sum(entry.size for entry in self.read_tree(digest))
+        path = self._find(digest)
+        with machine_errors("read the object", path):
+            return os.stat(path).st_size
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """The blob's bytes, verified."""
+        if digest.is_tree:
+            raise self._missing(digest)
+        path = self._find(digest)
+        self.require([(digest.raw, None)])
+        with machine_errors("read the object", path):
+            return open(path, "rb")
+
+    def read_tree(self, digest: Digest) -> list[TreeEntry]:
+        """The folder's entries, verified."""
+        if not digest.is_tree:
+            raise self._missing(digest)
+        path = self._find(digest)
+        with machine_errors("read the object", path):
+            with open(path, "rb") as file:
+                data = file.read()
+        if tree_id_of(data) != digest.raw:
+            raise self._damaged(digest)
+        return decode_tree(data)
+
+    def require(
+        self,
+        wanted: Sequence[tuple[bytes, int | None]],
+        *,
+        tree: bytes | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        """Make sure that these blobs (id, and size where known) can be used. Raises `NotFound`, `ContentMismatch`.
+
+        ``tree`` is the tree that they are all of, if there is one: the stat cache keeps them together.
+        """
+        examined = self.examine(wanted, tree=tree, progress=progress)
+        for raw in sorted(examined.missing):
+            raise self._missing(Digest.of_blob(raw))
+        for raw in sorted(examined.damaged):
+            raise self._damaged(Digest.of_blob(raw))
+
+    def examine(
+        self,
+        wanted: Iterable[tuple[bytes, int | None]],
+        *,
+        tree: bytes | None = None,
+        progress: Progress = SILENT,
+    ) -> Examined:
+        """Look at blobs: are they there, and are their bytes those of their names? What is read is recorded."""
+        expected = dict(wanted)
+        clock_ns = 0
+        if self._cache is not None and expected and self._layout.is_there():
+            meta = self._layout.meta
+            with machine_errors("look at", meta):
+                clock_ns = self._cache.read_clock_ns(meta, os.stat(meta).st_dev, fresh=len(expected) > 1)
+        seen, damaged, missing = self._look_at(sorted(expected), expected)
+        ids: list[bytes | None] = [None] * len(seen)
+        if self._cache is not None:
+            ids = self._ask_cache(seen, tree)
+        ids = [found if found == each.raw else None for found, each in zip(ids, seen, strict=True)]
+        unread = [position for position, found in enumerate(ids) if found is None]
+        self._read(seen, unread, ids, progress)
+        sound = {each.raw for each, found in zip(seen, ids, strict=True) if found == each.raw}
+        damaged.update(each.raw for each in seen if each.raw not in sound)
+        if unread and self._cache is not None:
+            self._record(seen, ids, tree, clock_ns)
+        return Examined(sound, damaged, missing)
+
+    def list_objects(self) -> Iterator[tuple[Digest, int]]:
+        """Every object in the order of its hex, with the bytes of its file. Other files are passed over."""
+        if not self._layout.is_there():
+            return
+        top = os.fspath(self._layout.objects)
+        with machine_errors("list the objects in", top):
+            for folder in _list(top, length=2):
+                for name in _list(f"{top}/{folder}", length=62):
+                    path = f"{top}/{folder}/{name}"
+                    status = os.lstat(path)
+                    if not stat.S_ISREG(status.st_mode):
+                        continue
+                    raw = bytes.fromhex(folder + name)
+                    is_tree = _is_tree(path, raw, status.st_size)
+                    yield Digest.of_tree(raw) if is_tree else Digest.of_blob(raw), status.st_size
+
+    # Inside
+
+    def _find(self, digest: Digest) -> str:
+        if not self.has(digest):
+            raise self._missing(digest)
+        return self._layout.object_path(digest.raw)
+
+    def _missing(self, digest: Digest) -> Exception:
+        return no_object(digest, f"in '{display_path(self._layout.root)}'")
+
+    def _damaged(self, digest: Digest) -> ContentMismatch:
+        path = self._layout.object_path(digest.raw)
+        return ContentMismatch(
+            f"damaged object '{display_path(path)}': its bytes are not those of {digest.short}",
+            hint="fetch or publish what it belongs to again: a sound one then takes its place",
+            code="object-damaged",
+        )
+
+    def _look_at(
+        self, ids: Sequence[bytes], expected: dict[bytes, int | None]
+    ) -> tuple[list[_Seen], set[bytes], set[bytes]]:
+        seen: list[_Seen] = []
+        damaged: set[bytes] = set()
+        missing: set[bytes] = set()
+        object_path, lstat = self._layout.object_path, os.lstat
+        if not self._layout.is_there():
+            return [], set(), set(ids)
+        for raw in ids:
+            path = object_path(raw)
+            try:
+                status = lstat(path)
+            except FileNotFoundError:
+                missing.add(raw)
+                continue
+            except OSError as error:
+                with machine_errors("look at the object", path):
+                    raise error
+            size = expected[raw]
+            if not stat.S_ISREG(status.st_mode) or (size is not None and size != status.st_size):
+                damaged.add(raw)
+                continue
+            seen.append(_Seen(raw, status))
+        return seen, damaged, missing
+
+    def _ask_cache(self, seen: Sequence[_Seen], tree: bytes | None) -> list[bytes | None]:
+        cache, layout = self._cache, self._layout
+        assert cache is not None
+        if tree is not None:
+            index = cache.lookup_folder(layout.root, tree=tree)
+            return [None] * len(seen) if index is None else list(index.match(list(map(_entry_of, seen))).ids)
+        found: list[bytes | None] = []
+        for each in seen:
+            record = cache.lookup_file(Path(layout.object_path(each.raw)))
+            vouched = record is not None and record.stamp.vouches_for(Stamp.of_stat(each.status))
+            found.append(record.id if vouched and record is not None else None)
+        return found
+
+    def _read(
+        self, seen: Sequence[_Seen], unread: Sequence[int], ids: list[bytes | None], progress: Progress
+    ) -> None:
+        if not unread:
+            return
+        total = sum(seen[position].status.st_size for position in unread)
+        with progress.start("verifying objects", total=total) as task:
+            if len(unread) == 1:
+                ids[unread[0]] = hash_blob(self._layout.object_path(seen[unread[0]].raw), task)
+                return
+            names = [_name_of(seen[position].raw) for position in unread]
+            sizes = [seen[position].status.st_size for position in unread]
+            for position, found in zip(unread, hash_blobs(self._layout.objects, names, sizes, task), strict=True):
+                ids[position] = found
+
+    def _record(
+        self, seen: Sequence[_Seen], ids: Sequence[bytes | None], tree: bytes | None, clock_ns: int
+    ) -> None:
+        cache, layout = self._cache, self._layout
+        assert cache is not None
+        if tree is not None:
+            index = FolderIndex.pack(list(map(_entry_of, seen)), ids, clock_ns=clock_ns)
+            cache.record_folder(layout.root, index, tree=tree)
+            return
+        with cache.batch():
+            for each, found in zip(seen, ids, strict=True):
+                if found is not None:
+                    path = Path(layout.object_path(each.raw))
+                    cache.record_file(path, Stamp.of_stat(each.status), found, clock_ns=clock_ns)
+
+
+class _Seen(NamedTuple):
+    raw: bytes
+    status: os.stat_result
+
+
+def _name_of(raw: bytes) -> bytes:
+    name = raw.hex()
+    return f"{name[:2]}/{name[2:]}".encode()
+
+
+def _entry_of(seen: _Seen) -> Entry:
+    status = seen.status
+    # The name and the kind stand for the id; an object's mode says nothing about the files made from it.
+    return Entry(
+        _name_of(seen.raw),
+        "file",
+        stat.S_IFREG | 0o444,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        status.st_dev,
+        status.st_nlink,
+    )
+
+
+def _list(folder: str, *, length: int) -> list[str]:
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in names if len(name) == length and not name.strip("0123456789abcdef"))
+
+
+def _is_tree(path: str, raw: bytes, size: int) -> bool:
+    """Whether an object's file is a tree: only trees have the id of a tree."""
+    if size == 0:
+        return raw == tree_id_of(b"")
+    with open(path, "rb", buffering=0) as file:
+        head = file.read(_HEAD_BYTES) or b""
+        if not head.startswith(_TREE_MODES) or b"\t" not in head:
+            return False
+        file.seek(0)
+        return tree_id_of(file.readall()) == raw
