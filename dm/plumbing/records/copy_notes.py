@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dm.errors import Malformed
 from dm.plumbing.records.plain import write_plain
-from dm.plumbing.records.private import PRIVATE_FOLDER
+from dm.plumbing.records.private import PRIVATE_FOLDER, ensure_private_folder
 from dm.plumbing.records.rewrite import RecordFile, Rewrite, RewriteOptions, read_record, rewrite_record
 from dm.plumbing.records.state import encode_text, make_storage_path, read_document, resolve_storage_path
 from dm.progress import SILENT, Progress
@@ -52,8 +52,9 @@ def merge_copy_notes(
         result[:] = [new]
         return None if new == old else Rewrite(found[0], _encode(project_root, new))
 
-    options = RewriteOptions("dm.lock", f"'{project_root / COPY_NOTES_NAME}'", holder, False, progress)
-    rewrite_record(project_root, [project_root / COPY_NOTES_NAME], build, options)
+    path = project_root / COPY_NOTES_NAME
+    lock = ensure_private_folder(project_root) / "dm.lock"
+    rewrite_record([path], build, RewriteOptions(lock, f"'{path}'", holder, False, progress))
     return result[0]
 
 

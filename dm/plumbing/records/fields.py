@@ -60,7 +60,7 @@ FIELDS: Mapping[str, Field] = {field.name: field for field in _FIELDS}
 OBJECT_KINDS: Mapping[str, str] = {"datasets": "datasets", "cached": "cached"}
 
 #: Sub-tables whose entries are fields of their own, written with a dot: ``_SCOPE.datasets``.
-_KIND_TABLES = ("_SCOPE", "_PREFIX")
+KIND_TABLES = ("_SCOPE", "_PREFIX")
 
 LINK_MODES = ("reflink", "hardlink", "copy")
 DURABILITIES = ("batch", "none")
@@ -89,7 +89,7 @@ _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 def find_field(name: str) -> Field | None:
     """The field called ``name`` (``_SCOPE.datasets`` included), or None when it is a symbol."""
     table, dot, kind = name.partition(".")
-    if dot and table in _KIND_TABLES and kind in OBJECT_KINDS:
+    if dot and table in KIND_TABLES and kind in OBJECT_KINDS:
         word = "partition" if table == "_SCOPE" else "folder"
         return Field(name, "segment", f"{word} of {kind} in the composed layout")
     return FIELDS.get(name)
@@ -138,7 +138,7 @@ def find_nearest_field(name: str, symbols: Iterable[str] = ()) -> str | None:
     """The known field or symbol that ``name`` was probably meant to be, or None."""
     from difflib import get_close_matches
 
-    known = [*FIELDS, *(f"{table}.{kind}" for table in _KIND_TABLES for kind in OBJECT_KINDS), *symbols]
+    known = [*FIELDS, *(f"{table}.{kind}" for table in KIND_TABLES for kind in OBJECT_KINDS), *symbols]
     matches = get_close_matches(name, known, n=1, cutoff=0.75)
     return matches[0] if matches else None
 

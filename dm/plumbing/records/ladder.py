@@ -19,6 +19,7 @@ from typing import NamedTuple
 from dm.environment import Environment
 from dm.errors import Malformed
 from dm.plumbing.records.fields import (
+    KIND_TABLES,
     WrongValue,
     convert_value,
     convert_variable,
@@ -61,11 +62,12 @@ class Rung:
 
     ``value`` is as it stands there, in its own type (None: not set there); ``level`` the number of the rung (0: a
     dataset's own field); ``wins`` whether this is the value in force; ``note`` why a value that stands higher does not
-    win; ``origin`` where it stands, for people: ``environment DATAMANIFEST_DATA_DIR``,
-    ``/p/datamanifest.toml:7 [_STORAGE._HOST."login*"]``, ``built in``. ``file`` and ``line`` where there are some.
+    win; ``host`` the pattern of the ``_HOST`` table it stands in, if any; ``file`` and ``line`` where there are some;
+    ``origin`` all of that for people: ``environment DATAMANIFEST_DATA_DIR``,
+    ``/p/datamanifest.toml:7 [_STORAGE._HOST."login*"]``, ``built in``.
     """
 
-    __slots__ = ("_find_line", "_line", "_where", "file", "level", "name", "note", "value", "wins")
+    __slots__ = ("_find_line", "_line", "_where", "file", "host", "level", "name", "note", "value", "wins")
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class Rung:
         find_line: Callable[[], int | None] | None = None,
         wins: bool = False,
         note: str = "",
+        host: str | None = None,
     ) -> None:
         self.name = name
         self.value = value
@@ -85,6 +88,7 @@ class Rung:
         self.file = file
         self.wins = wins
         self.note = note
+        self.host = host
         self._where = where
         self._find_line = find_line
         self._line: int | None = None
@@ -192,7 +196,7 @@ class Ladder:
         names: set[str] = set()
         for layer in self._layers:
             for name, value in layer.table.items():
-                if name in ("_SCOPE", "_PREFIX") and isinstance(value, Mapping):
+                if name in KIND_TABLES and isinstance(value, Mapping):
                     names.update(f"{name}.{kind}" for kind in value)
                 elif not name.startswith("_"):
                     names.add(name)
@@ -276,6 +280,37 @@ _BUILT_IN: Mapping[str, object] = {
     "link": ("reflink", "hardlink"),
     "durability": "batch",
 }
+
+
+def list_settings(source: Source) -> list[Rung]:
+    """Everything that one file sets, its ``_HOST`` tables included: the value as it stands, its ``host`` pattern.
+
+    In the file's order, those for hosts last. Raises `Malformed` for a ``_HOST`` that is not tables of tables.
+    """
+    rungs = _list_table(source, source.table, source.root, None)
+    hosts = source.table.get("_HOST", {})
+    if not isinstance(hosts, Mapping):
+        raise _not_a_table(source, source.root, "_HOST")
+    for pattern, table in hosts.items():
+        path = (*source.root, "_HOST", pattern)
+        if not isinstance(table, Mapping):
+            raise _not_a_table(source, path[:-1], pattern)
+        rungs += _list_table(source, table, path, pattern)
+    return rungs
+
+
+def _list_table(source: Source, table: Mapping[str, object], path: tuple[str, ...], host: str | None) -> list[Rung]:
+    rungs = []
+    for name, value in table.items():
+        if name in KIND_TABLES and isinstance(value, Mapping):
+            below = [(f"{name}.{kind}", kind, each, (*path, name)) for kind, each in value.items()]
+        else:
+            below = [] if name.startswith("_") else [(name, name, value, path)]
+        for dotted, field, each, where in below:
+            level = USER if not source.root else MANIFEST
+            finder = _line_finder(source, where, field)
+            rungs.append(Rung(dotted, each, level, _label(where), file=source.path, find_line=finder, host=host))
+    return rungs
 
 
 def _match_hosts(source: Source, hosts: object, host_name: str) -> list[tuple[str, Mapping[str, object]]]:

@@ -16,7 +16,6 @@ from dm.plumbing.fs.lock import DocumentLock
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import replace, write_file
 from dm.plumbing.fs.temporary import temporary_name
-from dm.plumbing.records.private import ensure_private_folder
 from dm.progress import SILENT, Progress
 
 #: Times that a record may change under our hands before we give up; each takes a writer without a lock within ms.
@@ -51,11 +50,11 @@ class Rewrite(NamedTuple):
 
 
 class RewriteOptions(NamedTuple):
-    """How a record is rewritten: ``lock_name`` in the private folder, ``describe`` for those who wait, ``holder`` the
-    text that the waiting are shown (``<pid> <hostname>``), ``durable`` whether it survives a power cut.
+    """How a record is rewritten: ``lock`` the lock's file, ``describe`` for those who wait, ``holder`` the text that
+    the waiting are shown (``<pid> <hostname>``), ``durable`` whether it survives a power cut.
     """
 
-    lock_name: str
+    lock: Path
     describe: str
     holder: str | None = None
     durable: bool = True
@@ -78,7 +77,6 @@ def read_record(path: Path) -> RecordFile:
 
 
 def rewrite_record(
-    project_root: Path,
     paths: Sequence[Path],
     build: Callable[[list[RecordFile]], Rewrite | None],
     options: RewriteOptions,
@@ -88,8 +86,7 @@ def rewrite_record(
     ``build`` may be called several times. A crash leaves the old record or the new one; between rename and removal
     both, whose union is the new one. Raises `MachineFailed` and what ``build`` raises.
     """
-    lock = ensure_private_folder(project_root) / options.lock_name
-    with DocumentLock(lock, progress=options.progress, describe=options.describe, holder=options.holder):
+    with DocumentLock(options.lock, progress=options.progress, describe=options.describe, holder=options.holder):
         for _ in range(_ATTEMPTS):
             found = [read_record(path) for path in paths]
             wanted = build(found)

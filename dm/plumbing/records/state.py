@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dm.errors import Malformed, Refused
 from dm.plumbing.records.plain import read_plain, write_plain
-from dm.plumbing.records.private import PRIVATE_FOLDER
+from dm.plumbing.records.private import PRIVATE_FOLDER, ensure_private_folder
 from dm.plumbing.records.rewrite import RecordFile, Rewrite, RewriteOptions, read_record, rewrite_record
 from dm.progress import SILENT, Progress
 from dm.values import printable
@@ -140,8 +140,8 @@ def merge_state(
         return Rewrite(target, encode_state(new), [beside.path] if len(present) == 2 else [])
 
     describe = f"the state of '{project_root}'"
-    options = RewriteOptions("state.lock", describe, holder, durable, progress)
-    rewrite_record(project_root, [*list_state_paths(project_root), project_root / LEGACY_NAME], build, options)
+    options = RewriteOptions(ensure_private_folder(project_root) / "state.lock", describe, holder, durable, progress)
+    rewrite_record([*list_state_paths(project_root), project_root / LEGACY_NAME], build, options)
     return result[0]
 
 
