@@ -50,8 +50,9 @@ lint: .venv-dev/installed
 test: lint
 	.venv-dev/bin/python -m pytest -n auto --import-mode=importlib $(PYTEST_ARGS)
 
-bench: .venv/installed
-	@.venv/bin/python -m benchmarks $(ROW)
+# The bench runs with the tests' tools and measures the package as a user has it.
+bench: .venv/installed .venv-dev/installed
+	@.venv-dev/bin/python -m benchmarks --dm .venv/bin/dm $(ROW)
 
 clean:
 	rm -rf .venv .venv-dev build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -47,7 +47,11 @@ def main() -> int:
 
     options.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=options.folder))
-    bench = Bench(folder, pairs=options.pairs, scale=options.scale, dm=options.dm)
+    try:
+        bench = Bench(folder, pairs=options.pairs, scale=options.scale, dm=options.dm)
+    except NotHere as error:
+        folder.rmdir()
+        parser.error(str(error))
     machine = describe_machine(folder)
     results: list[Result] = []
     failed = False

@@ -72,9 +72,13 @@ class Bench:
         self.inputs = folder / "inputs"
         self.scale = scale
         self._pairs = pairs
-        beside = Path(sys.executable).parent / "dm"
-        self.dm: list[str] = [dm] if dm else [str(beside)] if beside.exists() else [sys.executable, "-m", "dm"]
-        self.python = sys.executable
+        program = Path(dm or Path(sys.executable).with_name("dm")).absolute()
+        if not program.exists():
+            raise NotHere(f"there is no '{program}' (make install; --dm names another)")
+        self.dm = [str(program)]
+        #: The interpreter that runs `dm`, for the rows that compare with it.
+        beside = program.with_name("python")
+        self.python = str(beside) if beside.exists() else sys.executable
         self.stack = contextlib.ExitStack()
         self._count = 0
 
