@@ -38,7 +38,9 @@ _NO_COPY_RANGE = frozenset(
 
 #: (device of the source, device of the target's folder, mode): rungs that this pair of file systems cannot do.
 _impossible: set[tuple[int, int, LinkMode]] = set()
-_folder_device: tuple[str | bytes, int] = ("", -1)
+#: Devices of folders that were met, so that a rung is known to be impossible without a stat per file.
+_folder_devices: dict[str | bytes, int] = {}
+_FOLDER_DEVICES_MAX = 4096
 
 
 class _RungFailed(Exception):
@@ -63,17 +65,14 @@ def link_file(source: AnyPath, target: AnyPath, *, modes: Sequence[LinkMode], ex
     works and for faults of the machine; then no target is left.
     """
     reasons: list[str] = []
-    devices: tuple[int, int] | None = None
     with machine_errors("link or copy to", target):
         for mode in modes:
             if mode == "hardlink" and executable:
                 reasons.append("hardlink: an executable file is never hard-linked")
                 continue
-            if _impossible:
-                devices = devices or _read_devices(source, target)
-                if (*devices, mode) in _impossible:
-                    reasons.append(f"{mode}: not between these file systems")
-                    continue
+            if _impossible and (_folder_device(source), _folder_device(target), mode) in _impossible:
+                reasons.append(f"{mode}: not between these file systems")
+                continue
             try:
                 _try(mode, source, target, executable=executable)
             except FileExistsError as error:
@@ -85,7 +84,7 @@ def link_file(source: AnyPath, target: AnyPath, *, modes: Sequence[LinkMode], ex
             except _RungFailed as failure:
                 reasons.append(f"{mode}: {failure.reason}")
                 if failure.lasting:
-                    _impossible.add((*(devices or _read_devices(source, target)), mode))
+                    _impossible.add((os.lstat(source).st_dev, _folder_device(target), mode))
             else:
                 return mode
     why = "; ".join(reasons) or "no mode is allowed"
@@ -123,18 +122,19 @@ def find_working_modes(folder: Path) -> dict[LinkMode, str]:
 
 def forget_impossible_modes() -> None:
     """Forget what file systems could not do (after a mount changed, and between tests)."""
-    global _folder_device
     _impossible.clear()
-    _folder_device = ("", -1)
+    _folder_devices.clear()
 
 
-def _read_devices(source: AnyPath, target: AnyPath) -> tuple[int, int]:
-    global _folder_device
-    folder = os.path.dirname(os.fspath(target)) or "."
-    known = _folder_device
-    if known[0] != folder:
-        known = _folder_device = (folder, os.stat(folder).st_dev)
-    return os.lstat(source).st_dev, known[1]
+def _folder_device(path: AnyPath) -> int:
+    """The device of the folder that holds ``path``."""
+    folder: str | bytes = os.path.dirname(os.fspath(path)) or "."
+    device = _folder_devices.get(folder)
+    if device is None:
+        if len(_folder_devices) >= _FOLDER_DEVICES_MAX:
+            _folder_devices.clear()
+        device = _folder_devices[folder] = os.stat(folder).st_dev
+    return device
 
 
 def _try(mode: LinkMode, source: AnyPath, target: AnyPath, *, executable: bool) -> None:

@@ -181,7 +181,10 @@ def ensure_folder(path: Path, *, root: Path | None = None) -> list[Path]:
                 if not os.path.isdir(folder):
                     raise _in_the_way(folder) from None
             except NotADirectoryError:
-                raise _in_the_way(folder.parent) from None
+                above = folder.parent
+                while not os.path.lexists(above):
+                    above = above.parent
+                raise _in_the_way(above) from None
             else:
                 made.append(folder)
                 if root is not None:
