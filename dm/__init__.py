@@ -1,1 +1,64 @@
-"""dm: a Git-style store for research data."""
+"""dm: a Git-style store for research data.
+
+``dm.fetch("sst")`` makes a declared dataset be here, verified, and returns where; `dm.api` documents all of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dm.version import __version__
+
+if TYPE_CHECKING:
+    from dm.api import Failed, Manifest, fetch, path, status, verify
+    from dm.errors import (
+        ContentMismatch,
+        DmError,
+        MachineFailed,
+        Malformed,
+        NotFound,
+        Refused,
+        SourceFailed,
+        UsageError,
+    )
+    from dm.values import Difference, Digest, Outcome
+
+__all__ = [
+    "ContentMismatch",
+    "Difference",
+    "Digest",
+    "DmError",
+    "Failed",
+    "MachineFailed",
+    "Malformed",
+    "Manifest",
+    "NotFound",
+    "Outcome",
+    "Refused",
+    "SourceFailed",
+    "UsageError",
+    "__version__",
+    "fetch",
+    "path",
+    "status",
+    "verify",
+]
+
+_API = ("Failed", "Manifest", "fetch", "path", "status", "verify")
+_VALUES = ("Difference", "Digest", "Outcome")
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: `dm --version` and the command line must not pay for the Python face.
+    if name not in __all__:
+        raise AttributeError(f"module 'dm' has no attribute '{name}'")
+    import importlib
+
+    module = "dm.api" if name in _API else "dm.values" if name in _VALUES else "dm.errors"
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,9 +12,9 @@ def main() -> int:
     """Run the command line on `sys.argv` and return the exit status."""
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
-        from dm.version import VERSION
+        from dm.version import __version__
 
-        sys.stdout.write(f"dm {VERSION}\n")
+        sys.stdout.write(f"dm {__version__}\n")
         return 0
     from dm.porcelain.cli.app import run
 

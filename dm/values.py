@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dm.errors import Malformed, Refused
+from dm.errors import DmError, Malformed, Refused
 
 #: Hex digits of each digest algorithm that `dm` knows (SCHEMA.md, "Checksums").
 DIGEST_HEX_LENGTHS = {
@@ -178,3 +178,10 @@ class Outcome(NamedTuple):
     def failed(self) -> bool:
         """Whether this item failed."""
         return self.status == "failed"
+
+
+def fail(name: str, error: DmError) -> Outcome:
+    """The outcome of an item whose work ended in an error."""
+    return Outcome(
+        name, "failed", code=error.code, message=error.message, hint=error.hint, exit_status=error.exit_status
+    )

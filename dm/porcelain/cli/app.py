@@ -153,9 +153,9 @@ class _Slot:
 
 def _print_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
     if asked and not context.resilient_parsing:
-        from dm.version import VERSION
+        from dm.version import __version__
 
-        click.echo(f"dm {VERSION}")
+        click.echo(f"dm {__version__}")
         context.exit(0)
 
 

@@ -1,0 +1,71 @@
+"""Which store a plumbing command works on: ``--root DIR``, else the one in force for the project or the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dm.errors import UsageError
+from dm.values import Digest
+
+if TYPE_CHECKING:
+    from dm.plumbing.cli.frame import Session
+    from dm.plumbing.records.places import Places
+    from dm.plumbing.store.disk import DiskStore
+
+root_option = click.option("--root", metavar="DIR", help="The store root (default: the one in force here).")
+
+
+def open_places_here(session: Session) -> Places:
+    """The places of the manifest here, or the user's own where there is no manifest."""
+    from dm.plumbing.records.manifest import Manifest, discover
+    from dm.plumbing.records.opening import open_places
+
+    environment = session.environment
+    path = discover(environment.working_folder, environment, session.manifest_path)
+    return open_places(None if path is None else Manifest.read(path), environment)
+
+
+def open_store(session: Session, root: str | None, *, owner_of: Path | None = None) -> DiskStore:
+    """The store at ``--root``; else the innermost that holds ``owner_of``; else the one in force here."""
+    from dm.plumbing.store.disk import DiskStore, StoreOptions
+    from dm.plumbing.store.layout import find_store_root
+    from dm.plumbing.store.statcache import StatCache
+
+    places = open_places_here(session)
+    environment = session.environment
+    if root is not None:
+        folder = session.resolve(root)
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"'{folder}' is not a folder", hint="--root names the folder that holds .dm")
+    else:
+        found = None if owner_of is None else find_store_root(owner_of)
+        folder = found or places.store_roots()[0]
+    return DiskStore(
+        folder,
+        options=StoreOptions(places.link_modes(), durable=places.durable(), stale_age_s=places.stale_age_s()),
+        stat_cache=StatCache(environment.user_cache_dir / "datamanifest" / "stat-v1.db"),
+        host_name=environment.host_name,
+        process_id=environment.process_id,
+        progress=session.progress,
+    )
+
+
+def parse_digest(text: str) -> Digest:
+    """A digest of the command line; bare hex of 64 digits is a blob's id."""
+    return Digest.parse(text if ":" in text else f"blake3:{text}")
+
+
+def parse_object_id(store: DiskStore, text: str) -> Digest:
+    """The id of an object that a store holds, from any digest of it; `NotFound` when it holds none."""
+    from dm.errors import NotFound
+
+    digest = parse_digest(text)
+    found = store.find_by_digest(digest)
+    if found is None and ":" not in text:
+        found = store.find_by_digest(Digest("blake3-tree", digest.hex))
+    if found is None:
+        raise NotFound(f"no object {digest} in '{store.root}'", hint="dm list-objects lists them", code="no-object")
+    return found

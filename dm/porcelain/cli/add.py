@@ -1,0 +1,48 @@
+"""``dm add``."""
+
+from __future__ import annotations
+
+import click
+
+from dm.errors import UsageError
+from dm.plumbing.cli.frame import Session, command
+
+
+@command("add")
+@click.argument("sources", nargs=-1, required=True, metavar="URI|PATH...")
+@click.option("--name", help="The entry's name (default: from the file's name).")
+@click.option("--version", help="Part of the storage key.")
+@click.option("--branch", help="Git branch, tag or commit.")
+@click.option("--format", help="The data's format (default: from the file's suffix).")
+@click.option("--extract", is_flag=True, help="Unpack the archive; the folder is the dataset.")
+@click.option("--checksum", metavar="ALGO:HEX", help="The publisher's checksum; what arrives must match it.")
+@click.option("--store", metavar="$ROOT[/SUB]", help="The folder root to store below.")
+@click.option("--scope", help="Partition of the store.")
+@click.option("--lazy", is_flag=True, help="Opened in place by a loader; no copy.")
+@click.option("--no-fetch", is_flag=True, help="Only declare.")
+@click.option("--overwrite", is_flag=True, help="Replace an entry of the same name.")
+def COMMAND(session: Session, sources: tuple[str, ...], no_fetch: bool, **fields: object) -> None:  # noqa: N802
+    """Declare data by its URI or path, fetch it, and pin its checksum in the manifest.
+
+    Nothing stays declared when fetching fails. A path inside the project is declared where it lies; one outside
+    becomes a file: URI, bound to this machine.
+    """
+    from dm.porcelain.cli.render import draw_outcome, draw_summary
+    from dm.porcelain.verbs.add import AddOptions, add
+
+    if len(sources) > 1:
+        single = [name for name in ("name", "checksum", "version", "branch") if fields[name]]
+        if single:
+            raise UsageError(f"--{single[0]} goes with one source, not with {len(sources)}")
+    options = AddOptions(fetch=not no_fetch, **fields)  # type: ignore[arg-type]
+    project = session.open_project()
+    outcomes = []
+    try:
+        for source in sources:
+            outcome = add(project, source, options)
+            if not session.json:
+                draw_outcome(session, outcome)
+            outcomes.append(outcome)
+    finally:
+        project.close()
+    session.finish(outcomes, draw=lambda found: draw_summary(session, found))

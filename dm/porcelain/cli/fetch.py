@@ -1,0 +1,38 @@
+"""``dm fetch``."""
+
+from __future__ import annotations
+
+import click
+
+from dm.errors import UsageError
+from dm.plumbing.cli.frame import Session, command
+
+
+@command("fetch")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Sources asked at once (default: 8, or as configured).")
+@click.option("-f", "--force", is_flag=True, help="Fetch again from the source; what lies in the way is put aside.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
+def COMMAND(  # noqa: N802 - the name that the table of commands imports
+    session: Session, names: tuple[str, ...], jobs: int | None, force: bool, dry_run: bool, fail_fast: bool
+) -> None:
+    """Make declared data be here, verified. All of it, when no NAME is given.
+
+    What is there already costs no request and is not read again. A copy whose bytes are wrong is never used and never
+    overwritten: --force puts it aside under .dm/quarantine and fetches anew.
+    """
+    from dm.porcelain.cli.render import draw_outcome, draw_summary
+    from dm.porcelain.materialize import FetchOptions
+    from dm.porcelain.verbs.fetch import fetch
+
+    if force and not names:
+        raise UsageError("--force needs the names of the datasets to fetch again", hint="dm fetch --force NAME")
+    project = session.open_project()
+    try:
+        options = FetchOptions(jobs=jobs or project.jobs, force=force, dry_run=dry_run, fail_fast=fail_fast)
+        report = None if session.json else lambda outcome: draw_outcome(session, outcome)
+        outcomes = fetch(project, names, options, report=report)
+    finally:
+        project.close()
+    session.finish(outcomes, draw=lambda found: draw_summary(session, found))

@@ -1,0 +1,21 @@
+"""``dm init``."""
+
+from __future__ import annotations
+
+import click
+
+from dm.plumbing.cli.frame import Session, command
+
+
+@command("init")
+@click.argument("folder", default=".", metavar="[DIR]")
+def COMMAND(session: Session, folder: str) -> None:  # noqa: N802
+    """Start a project in DIR: an empty datamanifest.toml and the ignore entries of what dm keeps beside it.
+
+    Never overwrites anything.
+    """
+    from dm.porcelain.cli.render import draw_outcome
+    from dm.porcelain.verbs.start import start
+
+    outcome = start(session.resolve(folder))
+    session.finish([outcome], draw=lambda found: draw_outcome(session, outcome))

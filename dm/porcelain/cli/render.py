@@ -1,0 +1,124 @@
+"""Drawing results for people: the only porcelain that writes to stdout. Scripts read ``--json`` or the plumbing.
+
+Lines are plain text with a little colour on a terminal; nothing here needs rich, whose import would double the time of
+``dm status``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dm.plumbing.cli.output import encode_value, write_records
+from dm.values import Outcome, printable
+
+if TYPE_CHECKING:
+    from dm.plumbing.cli.frame import Session
+
+_STYLES = {
+    "ok": "32",
+    "unchanged": "2",
+    "skipped": "2",
+    "failed": "31",
+    "clean": "32",
+    "missing": "33",
+    "partial": "33",
+    "modified": "31",
+    "source-changed": "33",
+    "relocated": "36",
+    "untracked": "33",
+    "unpinned": "33",
+    "updated": "36",
+}
+
+
+def format_size(size_bytes: int | None) -> str:
+    """Bytes for people, in powers of 1024: ``0 B``, ``1.5 KiB``, ``2.0 GiB``."""
+    if size_bytes is None:
+        return "-"
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    amount = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        amount /= 1024
+        if amount < 1024 or unit == "PiB":
+            return f"{amount:.1f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def paint(session: Session, word: str, text: str | None = None) -> str:
+    """A word of the result vocabulary in its colour, where stdout shows colours."""
+    text = word if text is None else text
+    style = _STYLES.get(word)
+    wanted = session.color == "always" or (session.color == "auto" and sys.stdout.isatty())
+    return f"\x1b[{style}m{text}\x1b[0m" if style and wanted else text
+
+
+def draw_line(line: str) -> None:
+    """One line of result."""
+    write_records([line])
+
+
+def draw_outcome(session: Session, outcome: Outcome) -> None:
+    """One finished item: its word, name and path on stdout; a failure as error lines on stderr."""
+    if outcome.failed:
+        session.say_error(f"{outcome.name}: {outcome.message}", outcome.hint)
+        for difference in outcome.differences:
+            if difference.path != ".":
+                draw_line(f"  {difference.how:<8} {printable(difference.path)}")
+        return
+    if session.quiet and outcome.status != "ok":
+        return
+    parts = [paint(session, outcome.status, f"{outcome.status:<9}"), printable(outcome.name)]
+    if outcome.size_bytes is not None:
+        parts.append(f"({format_size(outcome.size_bytes)})")
+    if outcome.path is not None and outcome.status != "skipped":
+        parts.append(f"-> {printable(os.fspath(outcome.path))}")
+    if outcome.message:
+        parts.append(f"[{printable(outcome.message)}]")
+    draw_line(" ".join(parts))
+
+
+def draw_summary(session: Session, outcomes: Sequence[Outcome]) -> None:
+    """How many of each, on stderr, when there was more than one; the failures by name."""
+    if len(outcomes) < 2:
+        return
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+    session.note(f"{len(outcomes)} datasets: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+    failures = [printable(outcome.name) for outcome in outcomes if outcome.failed]
+    if failures:
+        session.note("failed: " + ", ".join(failures))
+
+
+def draw_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns padded to their widest cell, at least two blanks apart; the last one is not padded."""
+    table = [[printable(cell) for cell in row] for row in rows]
+    widths = [max([len(title), *(len(row[index]) for row in table)]) for index, title in enumerate(header)]
+    lines = []
+    for row in ([title.upper() for title in header], *table):
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    write_records(lines)
+
+
+def draw_fields(fields: Mapping[str, object]) -> None:
+    """``name: value`` a line; lists and tables indented below their name."""
+    write_records(_format_fields(fields, ""))
+
+
+def _format_fields(fields: Mapping[str, object], indent: str) -> Iterable[str]:
+    for name, value in fields.items():
+        plain = encode_value(value)
+        if isinstance(plain, dict) and plain:
+            yield f"{indent}{name}:"
+            yield from _format_fields(plain, indent + "  ")
+        elif isinstance(plain, list) and plain:
+            yield f"{indent}{name}:"
+            for item in plain:
+                yield f"{indent}  {printable(str(item))}"
+        elif plain not in (None, [], {}):
+            yield f"{indent}{name}: {printable(str(plain))}"

@@ -1,0 +1,109 @@
+"""A working copy at its place: what the marker, the ref and the disk say of it.
+
+Three kinds of place (SCHEMA.md, "Places"): below a store root, where refs and markers are kept; managed but in no store
+(``storage_path`` with ``$key`` inside a segment), with a marker; and user-managed, where nothing but the data itself is
+ever written. What was last seen of the latter two is in the project's own notes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dm.errors import MachineFailed
+from dm.plumbing.store.refs import Ref
+
+if TYPE_CHECKING:
+    from dm.plumbing.store.disk import DiskStore
+    from dm.progress import Progress
+
+
+class Notes:
+    """What a project last saw of the copies that are in no store: read once, written in one go by `write`."""
+
+    def __init__(self, project_root: Path, progress: Progress) -> None:
+        self._root = project_root
+        self._progress = progress
+        self._known: dict[Path, str] | None = None
+        self._new: dict[Path, str] = {}
+        self._gone: set[Path] = set()
+
+    def find(self, path: Path) -> Ref | None:
+        """What was last seen of the copy at a path; None when nothing is known."""
+        if self._known is None:
+            from dm.plumbing.records.copy_notes import read_copy_notes
+
+            self._known = read_copy_notes(self._root, progress=self._progress)
+        line = self._known.get(path)
+        return None if line is None else Ref.parse(line)
+
+    def note(self, path: Path, ref: Ref | None) -> None:
+        """Remember what was seen, or that the copy is gone; `write` makes it last."""
+        known = self.find(path)
+        if known == ref or self._known is None:
+            return
+        if ref is None:
+            self._known.pop(path, None)
+            self._new.pop(path, None)
+            self._gone.add(path)
+        else:
+            self._known[path] = self._new[path] = ref.format()
+            self._gone.discard(path)
+
+    def write(self) -> None:
+        """Write what is new; nothing when nothing is."""
+        if self._new or self._gone:
+            from dm.plumbing.records.copy_notes import merge_copy_notes
+
+            merge_copy_notes(self._root, self._new, self._gone, progress=self._progress)
+            self._new, self._gone = {}, set()
+
+
+class Copy:
+    """One place of one dataset's working copy."""
+
+    __slots__ = ("_notes", "path", "store", "user_managed")
+
+    def __init__(self, path: Path, store: DiskStore | None, *, user_managed: bool, notes: Notes) -> None:
+        self.path = path
+        self.store = store
+        self.user_managed = user_managed
+        self._notes = notes
+
+    def exists(self) -> bool:
+        """Whether anything lies at the place; a dangling link counts."""
+        try:
+            os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise MachineFailed(f"cannot look at '{self.path}': {error.strerror}", code="permission") from error
+        return True
+
+    def is_marked(self) -> bool:
+        """Whether the copy is complete by its marker; at a user-managed place, whether it exists."""
+        if self.user_managed:
+            return self.exists()
+        name = os.fspath(self.path)
+        return os.path.isfile(f"{name}.complete") or os.path.isfile(f"{name}/.complete")
+
+    def read_ref(self) -> Ref | None:
+        """What was last seen of the copy; None when nothing is known."""
+        if self.store is not None:
+            return self.store.read_ref(self.store.ref_name(self.path))
+        return self._notes.find(self.path)
+
+    def write_ref(self, ref: Ref) -> None:
+        """Record what was seen of the copy."""
+        if self.store is not None:
+            self.store.write_ref(self.store.ref_name(self.path), ref)
+        else:
+            self._notes.note(self.path, ref)
+
+    def remove_ref(self) -> None:
+        """Forget what was seen of the copy."""
+        if self.store is not None:
+            self.store.remove_ref(self.store.ref_name(self.path))
+        else:
+            self._notes.note(self.path, None)

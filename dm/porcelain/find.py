@@ -1,0 +1,144 @@
+"""Finding what is there already, and weighing whether it may be used.
+
+The order is SCHEMA.md's "Finding what is there": the state record, the location, the read pools, the other built-in
+roots. What is found is used only when it is complete and its bytes are vouched for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from dm.porcelain.copies import Copy
+from dm.porcelain.integrity import Standing, find_contract, judge
+from dm.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.records.places import Location
+    from dm.porcelain.project import Project
+
+#: Where a candidate was found.
+How = Literal["state", "location", "pool", "root"]
+#: use: as it is. adopt: proven, its marker or ref is missing. wrong: complete, but its bytes fail the contract.
+#: foreign: an intact copy of another source or contract. unknown: unmarked, and nothing vouches for it.
+Verdict = Literal["use", "adopt", "wrong", "foreign", "unknown"]
+
+
+class Candidate(NamedTuple):
+    """An entry on disk that may be a dataset's copy."""
+
+    copy: Copy
+    how: How
+    recorded: bool
+
+
+class Weighed(NamedTuple):
+    """A candidate's verdict and the look that led to it (None with ``skip_checksum``)."""
+
+    candidate: Candidate
+    verdict: Verdict
+    standing: Standing | None
+
+
+def find_candidates(project: Project, dataset: Dataset) -> Iterator[Candidate]:
+    """Yield what lies at the places of a dataset, in the order of SCHEMA.md, each place once."""
+    location = project.locate(dataset)
+    record = project.state.datasets.get(dataset.key.text)
+    recorded = None if record is None else project.root / record.storage_path
+    seen = {location.path}
+    if recorded is not None and recorded != location.path:
+        seen.add(recorded)
+        copy = project.copy_of_path(recorded)
+        if copy.exists():
+            yield Candidate(copy, "state", recorded=True)
+    copy = project.copy_at(location)
+    if copy.exists():
+        yield Candidate(copy, "location", recorded=recorded == location.path)
+    if location.user_managed:
+        return
+    elsewhere: list[tuple[How, Location]] = [("pool", pool) for pool in project.places.pool_candidates(dataset)]
+    elsewhere += [("root", other) for other in project.places.candidates(dataset)]
+    for how, other in elsewhere:
+        if other.path not in seen:
+            seen.add(other.path)
+            copy = project.copy_at(other)
+            if copy.exists():
+                yield Candidate(copy, how, recorded=False)
+
+
+def weigh(project: Project, dataset: Dataset, candidate: Candidate, *, progress: Progress = SILENT) -> Weighed:
+    """Say what a candidate is worth. Bytes are read only where the stat cache does not vouch for them."""
+    copy = candidate.copy
+    marked = copy.is_marked()
+    if dataset.skip_checksum:
+        ref = copy.read_ref()
+        same = candidate.recorded or (ref is not None and ref.source_id == dataset.source_id)
+        return Weighed(candidate, ("use" if same else "foreign") if marked else "unknown", None)
+    standing = judge(project, dataset, copy, quick=True, progress=progress)
+    return Weighed(candidate, _decide(dataset, candidate, standing, marked=marked), standing)
+
+
+def _decide(dataset: Dataset, candidate: Candidate, standing: Standing, *, marked: bool) -> Verdict:
+    if standing.meets_contract:
+        if candidate.copy.user_managed or (candidate.how == "pool" and candidate.copy.store is None):
+            return "use"
+        return "use" if marked and standing.as_last_seen else "adopt"
+    if not marked:
+        # Unmarked: its bytes must match its ref or the contract. With a contract that failed, the ref is no help.
+        vouched = find_contract(dataset) is None and standing.as_last_seen and standing.same_source
+        return "adopt" if vouched else "unknown"
+    if find_contract(dataset) is None:
+        if candidate.copy.user_managed:
+            return "use"
+        same = candidate.recorded if standing.same_source is None else standing.same_source
+        if not same:
+            return "foreign"
+        return "wrong" if standing.as_last_seen is False else "use"
+    intact = standing.as_last_seen is True
+    if standing.meets_contract is None:
+        # An archive's checksum cannot be checked at rest: without proof it is fetched again.
+        return "wrong" if intact else "unknown"
+    if intact and not candidate.recorded and not candidate.copy.user_managed:
+        return "foreign"
+    return "wrong"
+
+
+def choose_copy(project: Project, dataset: Dataset, *, weigh_bytes: bool = True) -> Weighed | None:
+    """The copy that stands for a dataset: the first that may be used, else the first that is not another project's;
+    None when nothing is there. Without ``weigh_bytes`` no bytes are read: the first candidate that is known as this
+    dataset's, else the first one.
+    """
+    if not weigh_bytes:
+        candidate = find_known_copy(project, dataset)
+        if candidate is None:
+            candidate = next((each for each in find_candidates(project, dataset) if each.how == "location"), None)
+        return None if candidate is None else Weighed(candidate, "use", None)
+    first: Weighed | None = None
+    for candidate in find_candidates(project, dataset):
+        weighed = weigh(project, dataset, candidate)
+        if weighed.verdict in ("use", "adopt"):
+            return weighed
+        if first is None and weighed.verdict != "foreign" and candidate.how in ("state", "location"):
+            first = weighed
+    return first
+
+
+def find_known_copy(project: Project, dataset: Dataset) -> Candidate | None:
+    """The first complete copy that is known as this dataset's without reading it: recorded in this project's state,
+    or with a ref that bears its contract or its source. None when there is none.
+    """
+    contract = find_contract(dataset)
+    for candidate in find_candidates(project, dataset):
+        copy = candidate.copy
+        if copy.user_managed or (candidate.recorded and copy.is_marked()):
+            return candidate
+        ref = copy.read_ref()
+        if ref is None or not copy.is_marked():
+            continue
+        if contract is None:
+            if ref.source_id == dataset.source_id:
+                return candidate
+        elif ref.digest is not None and ref.digest in (contract, project.find_blob_id(contract)):
+            return candidate
+    return None

@@ -1,0 +1,87 @@
+"""What a copy is worth: the disk held against the contract and against what was last seen.
+
+The manifest's ``digest`` or ``checksum`` is the contract, the ref is what was last seen, the bytes are what is there
+(SCHEMA.md, "Contract, last seen, disk"). ``status``, ``fetch`` and ``verify`` ask the same questions here; they differ
+only in whether unchanged stat data may stand for bytes (``quick``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from dm.plumbing.store.measure import Measured, measure_copy
+from dm.progress import SILENT, Progress
+from dm.values import Digest
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.store.refs import Ref
+    from dm.porcelain.copies import Copy
+    from dm.porcelain.project import Project
+
+
+class Standing(NamedTuple):
+    """What a look at one copy found.
+
+    ``meets_contract`` is None when there is no contract, or when it cannot be checked at rest (an archive's checksum
+    without ``digest``); ``as_last_seen`` is None when nothing was seen before; ``same_source`` is None when no source
+    is recorded.
+    """
+
+    measured: Measured
+    ref: Ref | None
+    meets_contract: bool | None
+    as_last_seen: bool | None
+    same_source: bool | None
+
+
+def find_contract(dataset: Dataset) -> Digest | None:
+    """The digest that decides: ``digest`` where there is one, else ``checksum``; None with ``skip_checksum``."""
+    if dataset.skip_checksum:
+        return None
+    return dataset.digest or dataset.checksum
+
+
+def judge(
+    project: Project, dataset: Dataset, copy: Copy, *, quick: bool, progress: Progress = SILENT
+) -> Standing:
+    """Look at a copy that exists; changes nothing but the stat cache.
+
+    Reads every byte once, unless ``quick`` and the stat cache vouches. A checksum whose blob id a store knows
+    (measured in the same pass when the bytes arrived) is not computed again: equal ids are equal bytes.
+    """
+    checksum = None if dataset.skip_checksum or dataset.digest is not None else dataset.checksum
+    known = None if checksum is None else project.find_blob_id(checksum)
+    measured = measure_copy(
+        copy.path,
+        algorithm="blake3" if checksum is None or known is not None else checksum.algorithm,
+        quick=quick,
+        stat_cache=project.stat_cache,
+        ref_root=None if copy.store is None else copy.store.root,
+        progress=progress,
+    )
+    ref = copy.read_ref()
+    seen = None if ref is None else ref.digest
+    return Standing(
+        measured,
+        ref,
+        _meets_contract(dataset, known, measured),
+        None if seen is None else seen == measured.digest,
+        None if ref is None or ref.source_id is None else ref.source_id == dataset.source_id,
+    )
+
+
+def _meets_contract(dataset: Dataset, known: Digest | None, measured: Measured) -> bool | None:
+    contract = find_contract(dataset)
+    if contract is None:
+        return None
+    if dataset.digest is not None:
+        return dataset.digest == measured.digest
+    if known is not None:
+        return known == measured.digest
+    if contract.algorithm == "blake3" and not measured.digest.is_tree:
+        return contract == measured.digest
+    if measured.checksum == contract:
+        return True
+    # A folder's checksum may be that of the archive it came from, of which nothing is left: no proof either way.
+    return None if measured.digest.is_tree and dataset.extract else False

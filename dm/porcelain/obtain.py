@@ -1,0 +1,266 @@
+"""Bring one dataset's bytes into staging, verified: from an object that a store holds, else from its source.
+
+Nothing here is visible to anyone yet: what is obtained lies in a private partial folder, its copy's lock is held, and
+`materialize` publishes it together with others. A partial folder survives a kill and is gone on from; it goes away when
+its content was published or failed its contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from dm.errors import ContentMismatch, MachineFailed, SourceFailed
+from dm.plumbing import hashing
+from dm.plumbing.fs.publish import ensure_folder, remove_tree
+from dm.plumbing.store.measure import Measured, measure_checksum, measure_copy
+from dm.porcelain.integrity import find_contract
+from dm.progress import Progress, Task
+from dm.values import Digest, Key
+
+if TYPE_CHECKING:
+    from dm.plumbing.formats.archive import ArchiveLimits
+    from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.store.publishing import Published
+    from dm.plumbing.transport.protocol import Fetched
+    from dm.porcelain.copies import Copy
+    from dm.porcelain.project import Project
+
+
+class Staged(NamedTuple):
+    """A dataset's bytes, complete and checked, ready to be published.
+
+    ``entry`` is the file or folder and ``folder`` the private folder that holds it, to be removed in the end.
+    ``blob`` is a file's id, measured while it arrived, ``aliases`` the other digests of the same pass, ``tree`` what
+    was measured of a folder; ``fill`` is what the manifest's entry is to be completed with, ``sha256`` what the state
+    record says.
+    """
+
+    entry: Path
+    folder: Path
+    blob: Digest | None = None
+    aliases: tuple[Digest, ...] = ()
+    tree: Measured | None = None
+    fill: Mapping[str, str] = MappingProxyType({})
+    sha256: str | None = None
+    from_object: bool = False
+
+
+def make_staging_folder(project: Project, dataset: Dataset, copy: Copy) -> Path:
+    """The private folder of one dataset's bytes on their way to one place, on the file system of that place where
+    a store is there. The same for every run, so that a killed one is gone on from.
+    """
+    identity = f"{dataset.source_id}\n{copy.path}"
+    if copy.store is not None:
+        return copy.store.partial_folder(identity)
+    name = hashing.blake3_of(identity.encode("utf-8", "surrogateescape")).hex()
+    folder = project.ensure_private_folder() / "partial" / name
+    ensure_folder(folder)
+    return folder
+
+
+def link_from_objects(project: Project, dataset: Dataset, copy: Copy) -> Published | None:
+    """Make the copy from an object that its own store holds under the declared digest; None when it holds none.
+
+    One physical copy then serves this place too. The object is verified first, by reading it unless the stat cache
+    vouches for it; one that fails is told and passed over. The caller holds the copy's lock.
+    """
+    contract = _find_object_contract(dataset)
+    if contract is None or copy.store is None or copy.exists():
+        return None
+    known = copy.store.find_by_digest(contract)
+    if known is None:
+        return None
+    try:
+        return copy.store.publish_object(known, copy.path, dataset.source_id)
+    except ContentMismatch as error:
+        project.progress.warn(f"{error.message}; looking further")
+        return None
+
+
+def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, folder: Path) -> Staged | None:
+    """Stage a dataset from an object that another reachable store holds under its declared digest; None: none does."""
+    contract = _find_object_contract(dataset)
+    if contract is None:
+        return None
+    for root in project.list_store_roots():
+        store = project.open_store(root)
+        if store is copy.store:
+            continue
+        known = store.find_by_digest(contract)
+        if known is None:
+            continue
+        entry = folder / "object"
+        remove_tree(entry)
+        try:
+            store.checkout(known, entry)
+        except ContentMismatch as error:
+            project.progress.warn(f"{error.message}; looking further")
+            continue
+        sha256 = contract.hex if contract.algorithm == "sha256" else None
+        if known.is_tree:
+            return Staged(entry, folder, tree=measure_copy(entry), sha256=sha256, from_object=True)
+        aliases = () if contract == known else (contract,)
+        return Staged(entry, folder, known, aliases, sha256=sha256, from_object=True)
+    return None
+
+
+def _find_object_contract(dataset: Dataset) -> Digest | None:
+    """The digest under which a store may hold the dataset; an archive's own checksum is no folder's."""
+    return None if dataset.extract and dataset.digest is None else find_contract(dataset)
+
+
+def obtain_from_source(
+    project: Project, dataset: Dataset, folder: Path, *, task: Task, progress: Progress
+) -> Staged:
+    """Fetch, verify and, for an archive, unpack one dataset into its private folder.
+
+    Raises `SourceFailed`, `Refused` or `MachineFailed` as the transport does, and `ContentMismatch` when the bytes are
+    not what the manifest declares; then the private folder is removed, since nothing in it can be gone on from.
+    """
+    if not dataset.uris:
+        raise SourceFailed(
+            f"there is nothing to fetch '{dataset.name}' from: it has no 'uri'",
+            hint=f"add a 'uri' to [{dataset.name}], or put the data where dm path {dataset.name} points",
+            code="no-source",
+        )
+    try:
+        if dataset.is_list:
+            return _obtain_list(project, dataset, folder, task=task, progress=progress)
+        fetched = _fetch(project, dataset, dataset.uris[0], folder, "data", task=task, progress=progress)
+        if dataset.extract:
+            return _unpack(project, dataset, fetched, folder, task=task)
+        if fetched.path.is_dir():
+            return _check_folder(dataset, fetched.path, folder)
+        return _check_file(dataset, fetched, folder)
+    except ContentMismatch:
+        remove_tree(folder)
+        raise
+
+
+def _fetch(
+    project: Project, dataset: Dataset, uri: str, folder: Path, name: str, *, task: Task, progress: Progress
+) -> Fetched:
+    from dm.plumbing.transport.protocol import FetchRequest
+    from dm.plumbing.transport.registry import find_fetcher
+
+    checksum = None if dataset.skip_checksum else dataset.checksum
+    algorithms = ["blake3"]
+    if not dataset.skip_checksum:
+        wanted = "sha256" if checksum is None else checksum.algorithm
+        if wanted != "blake3":
+            algorithms.insert(0, wanted)
+    request = FetchRequest(uri, folder, name, tuple(algorithms), None if dataset.extract else dataset.format)
+    return find_fetcher(uri, project.fetchers).fetch(request, task=task, progress=progress)
+
+
+def _mismatch(dataset: Dataset, found: Digest, declared: Digest, *, field: str) -> ContentMismatch:
+    return ContentMismatch(
+        f"'{dataset.name}' is not what the manifest declares: the source gave {found}, '{field}' is {declared}",
+        hint=f"nothing was changed; if the source's new content is right, correct '{field}' of [{dataset.name}]",
+        code="checksum-mismatch",
+    )
+
+
+def _check_file(dataset: Dataset, fetched: Fetched, folder: Path) -> Staged:
+    blob = fetched.digests["blake3"]
+    others = tuple(digest for digest in fetched.digests.values() if digest.algorithm != "blake3")
+    fill: dict[str, str] = {}
+    if not dataset.skip_checksum:
+        if dataset.digest is not None:
+            raise _mismatch(dataset, blob, dataset.digest, field="digest")
+        if dataset.checksum is None:
+            fill["checksum"] = str(fetched.digests["sha256"])
+        elif fetched.digests[dataset.checksum.algorithm] != dataset.checksum:
+            found = fetched.digests[dataset.checksum.algorithm]
+            raise _mismatch(dataset, found, dataset.checksum, field="checksum")
+    sha256 = fetched.digests.get("sha256")
+    return Staged(fetched.path, folder, blob, others, fill=fill, sha256=sha256.hex if sha256 else None)
+
+
+def _unpack(project: Project, dataset: Dataset, fetched: Fetched, folder: Path, *, task: Task) -> Staged:
+    from dm.plumbing.formats.archive import find_archive_format, unpack
+
+    if fetched.path.is_dir():
+        raise SourceFailed(f"cannot extract '{dataset.name}': its source is a folder", code="not-an-archive")
+    archive_format = dataset.archive_format or find_archive_format(dataset.key.text)
+    if archive_format is None:
+        raise SourceFailed(
+            f"cannot extract '{dataset.name}': '{dataset.key}' names no archive format",
+            hint="set 'format' to zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst",
+            code="not-an-archive",
+        )
+    checksum, tree = dataset.checksum, folder / "tree"
+    is_archive_contract = checksum is not None and fetched.digests.get(checksum.algorithm) == checksum
+    remove_tree(tree)
+    task.describe("unpacking")
+    unpack(fetched.path, archive_format, tree, limits=_read_limits(project), task=task)
+    staged = _check_folder(dataset, tree, folder, proven=is_archive_contract)
+    fetched.path.unlink()
+    return staged
+
+
+def _check_folder(dataset: Dataset, tree: Path, folder: Path, *, proven: bool = False) -> Staged:
+    """Hold a staged folder against its contract. ``proven``: the archive it came from was what was declared."""
+    if dataset.skip_checksum:
+        return Staged(tree, folder)
+    measured = measure_copy(tree)
+    digest = measured.digest
+    fill: dict[str, str] = {}
+    checksum = dataset.checksum
+    if dataset.digest is not None and dataset.digest != digest:
+        raise _mismatch(dataset, digest, dataset.digest, field="digest")
+    contents: Digest | None = None
+    if checksum is None:
+        contents = measure_checksum(tree, "sha256").checksum
+        if contents is not None:
+            fill["checksum"] = str(contents)
+    elif not proven and dataset.digest is None:
+        contents = measure_checksum(tree, checksum.algorithm).checksum
+        if contents != checksum:
+            raise _mismatch(dataset, contents or digest, checksum, field="checksum")
+    if dataset.digest is None:
+        fill["digest"] = str(digest)
+    sha256 = contents.hex if contents is not None and contents.algorithm == "sha256" else None
+    return Staged(tree, folder, tree=measured, fill=fill, sha256=sha256)
+
+
+def _obtain_list(project: Project, dataset: Dataset, folder: Path, *, task: Task, progress: Progress) -> Staged:
+    """Several files into one folder, each below it where its URI has it below the folders that all share."""
+    tree = folder / "tree"
+    fetched_folder = folder / "files"
+    arrived = []
+    for number, (uri, name) in enumerate(zip(dataset.uris, dataset.file_names, strict=True)):
+        private = fetched_folder / str(number)
+        ensure_folder(private)
+        task.describe(name)
+        arrived.append((name, _fetch(project, dataset, uri, private, "data", task=task, progress=progress).path))
+    # Linked, not moved: a kill from here on leaves every file whole for the next run.
+    import os
+
+    remove_tree(tree)
+    for name, path in arrived:
+        target = tree.joinpath(*Key.parse(name).parts)
+        ensure_folder(target.parent)
+        try:
+            os.link(path, target)
+        except OSError as error:
+            raise MachineFailed(f"cannot write '{target}': {error.strerror}") from error
+    staged = _check_folder(dataset, tree, folder)
+    remove_tree(fetched_folder)
+    return staged
+
+
+def _read_limits(project: Project) -> ArchiveLimits:
+    from dm.plumbing.formats.archive import ArchiveLimits
+
+    places = project.places
+    ratio, total_bytes, members = (places.number(f"archive_max_{name}") for name in ("ratio", "bytes", "files"))
+    limits = ArchiveLimits()
+    return limits._replace(
+        ratio=limits.ratio if ratio is None else ratio,
+        total_bytes=limits.total_bytes if total_bytes is None else int(total_bytes),
+        members=limits.members if members is None else int(members),
+    )

@@ -1,0 +1,258 @@
+"""A project: one manifest with its places, stores and state, wired once.
+
+This is where the wings of plumbing meet. A `Project` is opened once per command (or per `dm.Manifest`) and keeps what
+it read then: the manifest, the storage ladder, the environment. Only the state and the stores move under it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dm.environment import Environment
+from dm.errors import NotFound
+from dm.plumbing.records.dataset import Dataset
+from dm.plumbing.records.manifest import Manifest, discover
+from dm.plumbing.records.opening import open_places
+from dm.plumbing.records.places import Location, Places
+from dm.porcelain.copies import Copy, Notes
+from dm.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from dm.plumbing.fs.lock import CopyLock
+    from dm.plumbing.records.edit import Change
+    from dm.plumbing.records.state import Record, State
+    from dm.plumbing.store.disk import DiskStore
+    from dm.plumbing.store.statcache import StatCache
+    from dm.plumbing.transport.registry import Fetchers
+    from dm.values import Digest
+
+
+#: Sources asked at once by default: enough to hide latency, few enough not to bother a server.
+JOBS = 8
+
+
+class Project:
+    """A manifest, its places, its stores and its state.
+
+    ``places`` is frozen as it was opened; ``manifest`` is replaced by its newer reading after an edit.
+    """
+
+    def __init__(
+        self, manifest: Manifest, places: Places, environment: Environment, *, progress: Progress = SILENT
+    ) -> None:
+        self.manifest = manifest
+        self.places = places
+        self.environment = environment
+        self.progress = progress
+        self.notes = Notes(manifest.project_root, progress)
+        self._state: State | None = None
+        self._stat_cache: StatCache | None = None
+        self._fetchers: Fetchers | None = None
+        self._stores: dict[Path, DiskStore] = {}
+
+    @classmethod
+    def open(
+        cls, environment: Environment, *, manifest_path: Path | None = None, progress: Progress = SILENT
+    ) -> Project:
+        """Open the project of a manifest: the given one, the environment's, or the nearest above the working folder.
+
+        Raises `NotFound` when there is none, `Malformed` for a manifest or config file that cannot be read.
+        """
+        path = discover(environment.working_folder, environment, manifest_path)
+        if path is None:
+            raise NotFound(
+                f"no manifest in '{environment.working_folder}' or above it",
+                hint="dm init starts one here; --manifest FILE or -C DIR names another place",
+                code="manifest-missing",
+            )
+        return cls.of(Manifest.read(path), environment, progress=progress)
+
+    @classmethod
+    def of(cls, manifest: Manifest, environment: Environment, *, progress: Progress = SILENT) -> Project:
+        """A project around a manifest that was read or made in memory."""
+        return cls(manifest, open_places(manifest, environment), environment, progress=progress)
+
+    @property
+    def root(self) -> Path:
+        """The project root: the manifest's folder."""
+        return self.manifest.project_root
+
+    @property
+    def stat_cache(self) -> StatCache:
+        """The user's stat cache."""
+        if self._stat_cache is None:
+            from dm.plumbing.store.statcache import StatCache
+
+            self._stat_cache = StatCache(self.environment.user_cache_dir / "datamanifest" / "stat-v1.db")
+        return self._stat_cache
+
+    @property
+    def fetchers(self) -> Fetchers:
+        """The transports of this session."""
+        if self._fetchers is None:
+            self._fetchers = make_fetchers(self.places)
+        return self._fetchers
+
+    @property
+    def jobs(self) -> int:
+        """How many sources are asked at once, unless a call says otherwise."""
+        return self.places.jobs() or JOBS
+
+    def close(self) -> None:
+        """Let go of connections; write what the stat cache and the notes learned. It can be used again afterwards."""
+        self.close_fetchers()
+        self.notes.write()
+        if self._stat_cache is not None:
+            self._stat_cache.close()
+            self._stat_cache = None
+
+    def close_fetchers(self) -> None:
+        """Close every connection; what is being fetched in other threads ends soon."""
+        if self._fetchers is not None:
+            self._fetchers.close()
+            self._fetchers = None
+
+    # Places and stores
+
+    def locate(self, dataset: Dataset) -> Location:
+        """Where the manifest and the ladder say that a dataset belongs (the directive)."""
+        return self.places.locate(dataset)
+
+    def locate_in_own_scope(self, dataset: Dataset) -> Location | None:
+        """The same in the project's own scope; None where the layout has no scopes."""
+        location = self.places.locate(dataset)
+        if location.user_managed or dataset.storage_path or dataset.local_path:
+            return None
+        return self.places.locate(dataset, scope=self.places.project_id())
+
+    def open_store(self, root: Path) -> DiskStore:
+        """The store at a root, one object per root and session. Nothing is created."""
+        store = self._stores.get(root)
+        if store is None:
+            from dm.plumbing.store.disk import DiskStore, StoreOptions
+
+            options = StoreOptions(
+                link=self.places.link_modes(), durable=self.places.durable(), stale_age_s=self.places.stale_age_s()
+            )
+            store = self._stores[root] = DiskStore(
+                root,
+                options=options,
+                stat_cache=self.stat_cache,
+                host_name=self.environment.host_name,
+                process_id=self.environment.process_id,
+                progress=self.progress,
+            )
+        return store
+
+    def list_store_roots(self) -> list[Path]:
+        """The store roots that this session knows: the ladder's, then those that datasets led to."""
+        return list(dict.fromkeys([*self.places.store_roots(), *self._stores]))
+
+    def copy_at(self, location: Location) -> Copy:
+        """The working copy that lies, or will lie, at a location."""
+        store = None if location.store_root is None else self.open_store(location.store_root)
+        return Copy(location.path, store, user_managed=location.user_managed, notes=self.notes)
+
+    def copy_of_path(self, path: Path) -> Copy:
+        """The working copy at a path that the state names: in the innermost of the project's stores, or in none."""
+        owners = [root for root in self.places.store_roots() if path.is_relative_to(root)]
+        store = self.open_store(max(owners, key=lambda root: len(root.parts))) if owners else None
+        return Copy(path, store, user_managed=False, notes=self.notes)
+
+    def lock_copy(self, copy: Copy) -> CopyLock:
+        """The lock of a managed copy, towards `dm` and the peers."""
+        if copy.store is not None:
+            return copy.store.lock_copy(copy.path)
+        from dm.plumbing import hashing
+        from dm.plumbing.fs.lock import CopyLock
+
+        return CopyLock(
+            root=self.ensure_private_folder(),
+            copy=copy.path,
+            name=hashing.blake3_of(os.fsencode(copy.path)).hex(),
+            host_name=self.environment.host_name,
+            process_id=self.environment.process_id,
+            stale_age_s=self.places.stale_age_s(),
+            progress=self.progress,
+        )
+
+    def ensure_private_folder(self) -> Path:
+        """``.datamanifest/`` beside the manifest, which Git ignores; made when it is not there."""
+        from dm.plumbing.records.private import ensure_private_folder
+
+        return ensure_private_folder(self.root)
+
+    def find_blob_id(self, checksum: Digest) -> Digest | None:
+        """The id of the blob that has this checksum, where a known store measured and holds it; else None."""
+        for root in self.list_store_roots():
+            known = self.open_store(root).find_by_digest(checksum)
+            if known is not None:
+                return known
+        return None
+
+    def find_reader(self, tree: Digest, *, first: DiskStore | None = None) -> DiskStore | None:
+        """A store that holds a tree's object; ``first`` is asked first. None when none does."""
+        stores = [] if first is None else [first]
+        stores += [self.open_store(root) for root in self.list_store_roots()]
+        return next((store for store in stores if store.has(tree)), None)
+
+    # Records
+
+    @property
+    def state(self) -> State:
+        """The state file's records, read on first use."""
+        if self._state is None:
+            from dm.plumbing.records.state import read_state
+
+            self._state = read_state(self.root)
+        return self._state
+
+    def forget_state(self) -> None:
+        """Read the state anew at its next use."""
+        self._state = None
+
+    def merge_state(self, updates: Mapping[str, Record], deletes: Iterable[str] = ()) -> None:
+        """Write records into the state in one go."""
+        from dm.plumbing.records.state import merge_state
+
+        self._state = merge_state(
+            self.root, updates, deletes, durable=self.places.durable(), holder=self._holder, progress=self.progress
+        )
+
+    def edit_manifest(self, change: Change, *, replace: bool = False) -> None:
+        """Apply a change to the manifest's file under its lock, and go on with what it then says.
+
+        With ``replace`` an entry loses the fields that are not named. A manifest in memory is changed in memory.
+        """
+        from dm.plumbing.records.edit import EditOptions, edit_manifest
+
+        path = self.manifest.path
+        if path is None:
+            for name, fields in change(self.manifest).items():
+                assert isinstance(name, str)  # only canonical edits name nested tables
+                table = dict(self.manifest.document.get(name, {}))
+                table.update(fields or {})
+                self.manifest = self.manifest.with_dataset(name, {k: v for k, v in table.items() if v is not None})
+            return
+        options = EditOptions(self.places.canonical(), replace, self._holder, self.progress)
+        self.manifest = edit_manifest(path, change, options)
+
+    @property
+    def _holder(self) -> str:
+        return f"{self.environment.process_id} {self.environment.host_name}"
+
+
+def make_fetchers(places: Places) -> Fetchers:
+    """The transports, with the limits that the environment or the user's config sets."""
+    from dm.plumbing.transport.registry import Fetchers, HttpOptions
+
+    timeout_s, retries = places.number("http_timeout"), places.number("http_retries")
+    options = HttpOptions()
+    if timeout_s is not None:
+        options = options._replace(read_timeout_s=float(timeout_s))
+    if retries is not None:
+        options = options._replace(retries=int(retries))
+    return Fetchers(places.environment, http=options)

@@ -1,0 +1,139 @@
+"""Putting staged datasets in their places: below a store, managed without one, or at a place of the user's own.
+
+A store publishes a whole batch with one flush (`dm.plumbing.store.publishing`). The other two kinds are rare and have
+no objects: the staged entry itself becomes the copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dm.environment import format_time, read_clock_ns
+from dm.errors import DmError, Refused
+from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.fs.publish import ensure_folder, flush_file_systems, place, remove_tree
+from dm.plumbing.store.copying import copy_privately
+from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.markers import put_marker, remove_marker
+from dm.plumbing.store.publishing import Publication, Published
+from dm.plumbing.store.quarantine import set_aside
+from dm.plumbing.store.refs import Ref
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.store.disk import DiskStore
+    from dm.plumbing.store.measure import Measured
+    from dm.porcelain.copies import Copy
+    from dm.porcelain.integrity import Standing
+    from dm.porcelain.obtain import Staged
+    from dm.porcelain.project import Project
+
+
+def publish(project: Project, batch: Sequence[tuple[Dataset, Copy, Staged]]) -> list[Published | DmError]:
+    """Publish staged datasets, those of one store together; the answer has for each what became of it, in order.
+
+    What lies at a place that `--force` let pass is put aside first, never overwritten. The caller holds the locks.
+    """
+    results: list[Published | DmError | None] = [None] * len(batch)
+    stores: dict[Path, tuple[DiskStore, list[int]]] = {}
+    for index, (dataset, copy, staged) in enumerate(batch):
+        try:
+            put_aside(project, dataset, copy)
+            if copy.store is None:
+                results[index] = _publish_alone(project, dataset, copy, staged)
+            else:
+                stores.setdefault(copy.store.root, (copy.store, []))[1].append(index)
+        except DmError as error:
+            results[index] = error
+    for store, indexes in stores.values():
+        try:
+            answers = store.publish_each([_describe(*batch[index]) for index in indexes])
+        except DmError as error:
+            answers = [error] * len(indexes)
+        for index, answer in zip(indexes, answers, strict=True):
+            results[index] = answer
+    return [result for result in results if result is not None]
+
+
+def _describe(dataset: Dataset, copy: Copy, staged: Staged) -> Publication:
+    return Publication(
+        staged.entry,
+        copy.path,
+        source_id=dataset.source_id,
+        blob_id=None if staged.blob is None else staged.blob.raw,
+        aliases=staged.aliases,
+        stand_alone=dataset.skip_checksum,
+        measured=staged.tree,
+    )
+
+
+def put_aside(project: Project, dataset: Dataset, copy: Copy) -> None:
+    """Move what lies at a place into the quarantine, with a note that says why; nothing when nothing is there."""
+    if not copy.exists():
+        return
+    note = f"lay at the place of '{dataset.name}' when it was fetched again with --force"
+    if copy.store is not None:
+        kept = copy.store.quarantine(copy.path, note)
+    else:
+        kept = set_aside(Layout(project.ensure_private_folder()), copy.path, note)
+    project.progress.note(f"what lay at '{copy.path}' is kept at '{kept}'")
+
+
+def _publish_alone(project: Project, dataset: Dataset, copy: Copy, staged: Staged) -> Published:
+    entry = staged.entry
+    is_folder = entry.is_dir()
+    ensure_folder(copy.path.parent)
+    if os.stat(entry).st_dev != os.stat(copy.path.parent).st_dev:
+        # The place is on another file system than the project: staged once more beside it, under a private name.
+        beside = copy.path.with_name(f".{copy.path.name}.{os.getpid()}.tmp")
+        copy_privately(os.fspath(entry), os.fspath(beside))
+        entry = beside
+    flush_file_systems([entry])
+    if not copy.user_managed:
+        remove_marker(copy.path, is_folder=is_folder)
+    if not place(entry, copy.path):
+        raise Refused(f"cannot publish '{copy.path}': something came to lie there meanwhile", code="place-taken")
+    if not copy.user_managed:
+        put_marker(copy.path, is_folder=is_folder)
+    digest = staged.tree.digest if staged.tree is not None else staged.blob
+    size_bytes, files = (staged.tree.size_bytes, staged.tree.files) if staged.tree else (os.stat(copy.path).st_size, 1)
+    copy.write_ref(Ref(digest, size_bytes, files, format_time(read_clock_ns()), dataset.source_id))
+    return Published(copy.path, digest, size_bytes, files, None)
+
+
+def adopt(project: Project, copy: Copy, dataset: Dataset, standing: Standing) -> None:
+    """Take over a copy whose bytes were just proven: objects, ref and marker, where its place has such."""
+    measured = standing.measured
+    if copy.store is not None:
+        with project.lock_copy(copy):
+            copy.store.adopt(
+                copy.path,
+                measured.digest,
+                dataset.source_id,
+                size_bytes=measured.size_bytes,
+                files=measured.files,
+            )
+        return
+    if not copy.user_managed:
+        with project.lock_copy(copy):
+            put_marker(copy.path, is_folder=measured.digest.is_tree)
+    copy.write_ref(make_ref(measured, dataset.source_id))
+
+
+def make_ref(measured: Measured, source_id: str | None) -> Ref:
+    """A ref that says that every byte of a copy was read now."""
+    return Ref(measured.digest, measured.size_bytes, measured.files, format_time(read_clock_ns()), source_id)
+
+
+def remove_copy(project: Project, copy: Copy) -> None:
+    """Delete a managed copy: its marker first, then the bytes, then its ref. Objects stay in the store."""
+    with project.lock_copy(copy):
+        if not copy.exists():
+            return
+        remove_marker(copy.path, is_folder=copy.path.is_dir() and not copy.path.is_symlink())
+        with machine_errors("delete", copy.path):
+            remove_tree(copy.path)
+        copy.remove_ref()

@@ -1,0 +1,54 @@
+"""``path`` and ``show``: where a dataset is, and all that is known of it. Reads no data and changes nothing."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from dm.errors import NotFound
+from dm.porcelain.find import find_known_copy
+from dm.porcelain.materialize import find_skip_reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dm.porcelain.project import Project
+
+
+def find_path(project: Project, identifier: str) -> Path:
+    """Where a dataset's copy is now: complete, and known as this dataset's by its ref, its digest or the state.
+
+    No byte is read: `fetch` and `verify` are what vouch for bytes. Raises `NotFound` when it is not there.
+    """
+    dataset = project.manifest.find(identifier)
+    if dataset.lazy_access:
+        raise NotFound(f"'{dataset.name}' has no path: it is opened in place (lazy_access)", code="lazy-access")
+    candidate = find_known_copy(project, dataset)
+    if candidate is None:
+        raise NotFound(f"'{dataset.name}' is not there", hint=f"dm fetch {shlex.quote(dataset.name)}", code="missing")
+    return candidate.copy.path
+
+
+def describe(project: Project, identifier: str) -> dict[str, object]:
+    """All that is known of a dataset: its entry, key, location with the rules that led there, copy, ref and record."""
+    dataset = project.manifest.find(identifier)
+    location = project.locate(dataset)
+    candidate = None if find_skip_reason(dataset) else find_known_copy(project, dataset)
+    ref = None if candidate is None else candidate.copy.read_ref()
+    record = project.state.datasets.get(dataset.key.text)
+    return {
+        "name": dataset.name,
+        "key": dataset.key.text,
+        "declared": dict(dataset.table),
+        "location": location.path,
+        "store_root": location.store_root,
+        "user_managed": location.user_managed,
+        "scope": location.scope,
+        "path": None if candidate is None else candidate.copy.path,
+        "digest": None if ref is None else ref.digest,
+        "bytes": None if ref is None else ref.size_bytes,
+        "files": None if ref is None else ref.files,
+        "verified": None if ref is None else ref.verified,
+        "recorded": None if record is None else record.storage_path,
+        "rules": project.places.explain_location(dataset),
+    }

@@ -1,0 +1,76 @@
+"""``rm``: take entries out of the manifest. Bytes stay, unless asked to go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dm.errors import DmError
+from dm.porcelain.find import Candidate, find_known_copy
+from dm.porcelain.publish import remove_copy
+from dm.porcelain.select import select
+from dm.values import Outcome, fail
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.records.manifest import Manifest
+    from dm.porcelain.project import Project
+
+
+def remove(
+    project: Project, identifiers: Sequence[str], *, delete: bool = False, dry_run: bool = False
+) -> list[Outcome]:
+    """Remove the named entries and their state records; with ``delete`` their working copies too.
+
+    A copy that another entry of the manifest uses, one in a pool and one that the user manages stay, and the outcome
+    says so. Objects stay in the store. With ``dry_run`` nothing is changed.
+    """
+    selection = select(project, identifiers)
+    outcomes = list(selection.failures)
+    if not selection.datasets:
+        return outcomes
+    leaving = {dataset.name for dataset in selection.datasets}
+    plans = [(dataset, *_plan(project, dataset, leaving, delete=delete)) for dataset in selection.datasets]
+    if not dry_run:
+
+        def change(_manifest: Manifest) -> Mapping[str, Mapping[str, object] | None]:
+            return dict.fromkeys(leaving)
+
+        project.edit_manifest(change)
+    for dataset, candidate, message in plans:
+        path = None
+        try:
+            if candidate is not None:
+                path = candidate.copy.path
+                if not dry_run:
+                    remove_copy(project, candidate.copy)
+            outcomes.append(Outcome(dataset.name, "ok", path=path, message=message))
+        except DmError as error:
+            outcomes.append(fail(dataset.name, error))
+    kept = {dataset.key.text for dataset in project.manifest.datasets.values() if dataset.name not in leaving}
+    if not dry_run:
+        gone = {dataset.key.text for dataset in selection.datasets} - kept
+        project.merge_state({}, deletes=gone)
+    return outcomes
+
+
+def _plan(
+    project: Project, dataset: Dataset, leaving: set[str], *, delete: bool
+) -> tuple[Candidate | None, str]:
+    """The copy to delete, if any, and what to tell."""
+    if not delete:
+        return None, "removed from the manifest; its bytes stay"
+    if dataset.skip_download:
+        return None, "removed from the manifest; its bytes are the user's own and stay"
+    candidate = find_known_copy(project, dataset)
+    if candidate is None:
+        return None, "removed from the manifest; it is not there"
+    path = candidate.copy.path
+    if candidate.copy.user_managed:
+        return None, f"removed from the manifest; '{path}' is the user's own and stays"
+    if candidate.how == "pool":
+        return None, f"removed from the manifest; '{path}' lies in a pool and stays"
+    for other in project.manifest.datasets.values():
+        if other.name not in leaving and project.locate(other).path == path:
+            return None, f"removed from the manifest; '{path}' stays, '{other.name}' uses it"
+    return candidate, f"removed, with '{path}'"

@@ -1,0 +1,93 @@
+"""``status``: what is clean, what is off, and the command that mends it. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dm.errors import DmError
+from dm.porcelain.find import Weighed, choose_copy
+from dm.porcelain.integrity import Standing, find_contract
+from dm.porcelain.materialize import find_skip_reason
+from dm.porcelain.select import select
+from dm.values import Outcome, fail
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.dataset import Dataset
+    from dm.porcelain.project import Project
+
+#: The states of SCHEMA.md with what mends each; ``{name}`` is the dataset, quoted for a shell.
+REMEDIES = {
+    "missing": "dm fetch {name}",
+    "partial": "dm fetch {name} takes it over when its bytes are right, dm fetch --force {name} puts it aside",
+    "modified": "dm fetch --force {name} puts it aside and fetches again",
+    "source-changed": "dm fetch --force {name}",
+    "relocated": "nothing, it is used where it is; dm fetch --force {name} brings it to its location",
+    "untracked": "dm fetch {name}",
+    "unpinned": "dm fetch {name}",
+}
+
+
+def status(project: Project, identifiers: Sequence[str] = ()) -> list[Outcome]:
+    """Say each dataset's state by the manifest, the refs, the state file and stat data.
+
+    Bytes are read only where stat data differ from what the stat cache knows. A state other than ``clean`` or
+    ``skipped`` is no failure: its outcome has exit status 0 and a hint.
+    """
+    selection = select(project, identifiers)
+    outcomes = list(selection.failures)
+    for dataset in selection.datasets:
+        try:
+            outcomes.append(_tell(project, dataset))
+        except DmError as error:
+            outcomes.append(fail(dataset.name, error))
+    return outcomes
+
+
+def _tell(project: Project, dataset: Dataset) -> Outcome:
+    skipped = find_skip_reason(dataset)
+    if skipped is not None:
+        return Outcome(dataset.name, "skipped", state="skipped", message=skipped)
+    location = project.locate(dataset)
+    chosen = choose_copy(project, dataset)
+    if chosen is None:
+        return _outcome(dataset, "missing", location.path, None)
+    path = chosen.candidate.copy.path
+    state = _find_state(project, dataset, chosen, relocated=path != location.path)
+    return _outcome(dataset, state, path, chosen.standing)
+
+
+def _find_state(project: Project, dataset: Dataset, chosen: Weighed, *, relocated: bool) -> str:
+    copy, standing = chosen.candidate.copy, chosen.standing
+    if not copy.is_marked() and chosen.candidate.how != "pool":
+        return "partial"
+    if standing is None:
+        return "skipped"
+    if standing.meets_contract is False:
+        return "source-changed" if standing.as_last_seen else "modified"
+    if standing.meets_contract is None and standing.as_last_seen is False:
+        return "modified"
+    if relocated:
+        return "relocated"
+    if dataset.key.text not in project.state.datasets:
+        return "untracked"
+    if find_contract(dataset) is None or standing.meets_contract is None:
+        return "unpinned"
+    return "clean"
+
+
+def _outcome(dataset: Dataset, state: str, path: object, standing: Standing | None) -> Outcome:
+    import shlex
+    from pathlib import Path
+
+    remedy = REMEDIES.get(state)
+    return Outcome(
+        dataset.name,
+        "skipped" if state == "skipped" else "ok",
+        path=Path(str(path)),
+        state=state,
+        digest=None if standing is None else standing.measured.digest,
+        size_bytes=None if standing is None else standing.measured.size_bytes,
+        hint=None if remedy is None else remedy.format(name=shlex.quote(dataset.name)),
+        message="neither computed nor checked (skip_checksum)" if state == "skipped" else None,
+    )
