@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dm.errors import MachineFailed, Refused
+from dm.plumbing.fs.remove import remove_tree
 from dm.plumbing.fs.walk import scan_tree
 
 
@@ -88,13 +89,19 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"cannot read the folder '{tmp_path}/absent': no such file or folder"
 
 
-def test_a_deep_folder_is_walked_without_recursion(tmp_path: Path) -> None:
+def test_a_deep_folder_is_walked_and_removed_without_recursion(tmp_path: Path) -> None:
     depth = 1500
-    here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
+    top = tmp_path / "top"
+    top.mkdir()
+    try:
+        here = os.open(top, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
         os.close(here)
-        here = below
-    os.close(here)
-    assert len(scan_tree(tmp_path)) == depth
+        assert len(scan_tree(top)) == depth
+    finally:
+        remove_tree(top)  # pytest's own clean-up recurses and would fail
+    assert os.listdir(tmp_path) == []
