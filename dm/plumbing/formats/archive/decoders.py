@@ -205,12 +205,16 @@ def decode_stream(chunks: Iterable[bytes], make_decoder: Callable[[], Decoder]) 
                 decoder = make_decoder()
             try:
                 yield from decoder.feed(data)
-            except BrokenArchive:
-                if between:
-                    raise BrokenArchive("what follows its compressed data is something else, or corrupt") from None
-                raise
+            except BrokenArchive as error:
+                raise (_make_following_error() if between else error) from None
             data = b""
             if decoder.ended:
                 data, decoder, between = decoder.rest, None, True
-    if decoder is not None or not between:
+    if decoder is not None and between:
+        raise _make_following_error()
+    if not between:
         raise BrokenArchive("it ends in the middle: its compressed data are cut short")
+
+
+def _make_following_error() -> BrokenArchive:
+    return BrokenArchive("what follows its first compressed stream is cut short, corrupt or something else")

@@ -40,13 +40,13 @@ class Staging:
     """An empty folder being filled, a context manager. ``root`` must exist and be nobody else's.
 
     Methods take names as the archive has them and raise `UnsafeMember`, `OverLimit` or OSError. Nothing is removed
-    here: who made the folder removes it.
+    here: who made the folder removes it. Whether the file system ignores letter case is found out, unless it is said.
     """
 
-    def __init__(self, root: os.PathLike[str], meter: Meter) -> None:
+    def __init__(self, root: os.PathLike[str], meter: Meter, *, ignores_case: bool | None = None) -> None:
         self._meter = meter
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._ignores_case = self._find_whether_case_is_ignored()
+        self._ignores_case = self._find_whether_case_is_ignored() if ignores_case is None else ignores_case
         self._kinds: dict[bytes, int] = {}  # by folded path
         self._folders: set[bytes] = set()
         self._links: list[tuple[bytes, bytes, bytes]] = []  # name as the archive has it, path, target
@@ -70,9 +70,10 @@ class Staging:
     def add_folder(self, name: bytes) -> None:
         """Make a folder; one that is there already, or is the whole folder itself, is fine."""
         path = clean_member_name(name)
-        self._count_one()
-        if path:
+        if path and path not in self._folders:
             self._ensure_folder(name, path)
+        else:
+            self._count_one()
 
     def add_file(self, name: bytes, pieces: Iterable[bytes | memoryview], *, executable: bool) -> None:
         """Write a file from its pieces, 0644 or 0755 but for the umask.
@@ -166,8 +167,6 @@ class Staging:
         return path
 
     def _ensure_folder(self, name: bytes, path: bytes) -> None:
-        if path in self._folders:
-            return
         parts = path.split(b"/")
         if self._is_marker(parts[0]):
             raise UnsafeMember(name, "lies in a folder '.complete', but that is the name of an empty marker")
@@ -183,8 +182,7 @@ class Staging:
                 raise UnsafeMember(name, "has a file of the archive in its path")
             if there == _FOLDER:  # the same but for its spelling, or its exact spelling would have been found
                 raise UnsafeMember(name, self._say_twice(name))
-            if depth < len(parts):
-                self._count_one()
+            self._count_one()
             try:
                 os.mkdir(folder, 0o755, dir_fd=self._root)
             except FileExistsError:

@@ -172,6 +172,8 @@ def _read_sparse(member: tarfile.TarInfo, stream: _TarStream) -> Iterator[bytes 
     """The bytes of a sparse file, its holes as zeros."""
     position = 0
     for start, size in cast("list[tuple[int, int]]", member.sparse):
+        if size == 0:  # an entry that is not used
+            continue
         if start < position or size < 0 or start + size > member.size:
             raise BrokenArchive("a map of a sparse file is corrupt")
         yield from _make_zeros(start - position)

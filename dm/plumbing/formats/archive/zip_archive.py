@@ -37,7 +37,9 @@ def unpack_zip(archive: BinaryIO, staging: Staging, advance: Callable[[int], Non
     """
     directory = _read_directory(archive)
     members = sorted(directory.infolist(), key=lambda member: member.header_offset)
-    ends = [member.header_offset for member in members[1:]] + [directory.start_dir]
+    if members and members[0].header_offset < 0:
+        raise BrokenArchive("its beginning is missing")
+    ends = [*(member.header_offset for member in members), directory.start_dir][1:]
     for member, end in zip(members, ends, strict=True):
         _unpack_member(archive, member, end, staging)
         advance(end)
