@@ -111,14 +111,14 @@ def apply(step: tuple[str, str, bytes], root: Path, outside: Path) -> None:
         elif action == "chmod":
             path.chmod(path.stat().st_mode ^ 0o100)
         elif action == "link":
-            os.link(path, outside / str(len(list(outside.iterdir()))))
+            os.link(path, outside / str(len(os.listdir(outside))))
         elif action == "unlink":
-            next(outside.iterdir()).unlink()
+            (outside / os.listdir(outside)[0]).unlink()
         elif action == "symlink":
             path.symlink_to(os.fsdecode(data))
         elif action == "mkdir":
             path.mkdir()
-    except (OSError, StopIteration):
+    except (OSError, IndexError):
         return
 
 

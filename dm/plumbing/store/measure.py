@@ -166,7 +166,7 @@ def build_trees(entries: Iterable[Entry], ids: Iterable[bytes]) -> dict[bytes, B
 
 def scan_copy(path: Path) -> list[Entry]:
     """Walk a folder copy, leaving out the marker at its top (only where it is an empty file)."""
-    return [entry for entry in scan_tree(path) if not _is_marker(entry)]
+    return [entry for entry in scan_tree(path) if entry.name != _MARKER_NAME or not _is_marker(entry)]
 
 
 class _Measurement:
@@ -369,4 +369,4 @@ def _depth_of(name: bytes) -> int:
 
 
 def _is_marker(entry: Entry) -> bool:
-    return entry.name == _MARKER_NAME and entry.kind == "file" and entry.size == 0
+    return entry.kind == "file" and entry.size == 0

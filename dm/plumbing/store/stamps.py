@@ -15,11 +15,12 @@ an object per file would cost a tenth of a second.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from dm.values import Digest
 
@@ -36,8 +37,19 @@ NO_ID = bytes(ID_BYTES)
 # One letter per entry: what enters a tree besides name, id and size.
 _FOLDER, _LINK, _FILE, _EXECUTABLE = b"dlfx"
 _PLAIN = (_FILE, _EXECUTABLE)
-# device, inode, size, mtime, ctime, link count
+# The letter of a mode's file type and owner's execute bit.
+_KIND_BITS = 0o170100
+_KINDS = {
+    stat.S_IFREG: _FILE,
+    stat.S_IFREG | 0o100: _EXECUTABLE,
+    stat.S_IFDIR: _FOLDER,
+    stat.S_IFDIR | 0o100: _FOLDER,
+    stat.S_IFLNK: _LINK,
+    stat.S_IFLNK | 0o100: _LINK,
+}
+# device, inode, size, mtime, ctime, link count: the fields of a `Stamp`
 _COLUMN_TYPES = "QQQqqQ"
+_DEVICE, _INODE, _SIZE, _MTIME, _CTIME, _NLINK = range(6)
 
 
 class Stamp(NamedTuple):
@@ -51,9 +63,11 @@ class Stamp(NamedTuple):
     nlink: int
 
     @classmethod
-    def of_stat(cls, stat: os.stat_result) -> Stamp:
+    def of_stat(cls, status: os.stat_result) -> Stamp:
         """The stamp of a stat result."""
-        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_nlink)
+        return cls(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_nlink
+        )
 
     @classmethod
     def of_entry(cls, entry: Entry) -> Stamp:
@@ -120,7 +134,7 @@ class FolderIndex:
         self.id = id
         self.checksums = checksums
         self.files = len(kinds) - kinds.count(_FOLDER)
-        self.size_bytes = sum(size for size, kind in zip(columns[2], kinds, strict=True) if kind != _FOLDER)
+        self.size_bytes = sum(size for size, kind in zip(columns[_SIZE], kinds, strict=True) if kind != _FOLDER)
 
     @classmethod
     def pack(
@@ -138,21 +152,12 @@ class FolderIndex:
         an id, is kept with an empty stamp that vouches for nothing. Pass entries with ``nlink`` `NLINK_UNKNOWN` when
         the files will be linked or renamed after the walk.
         """
-        kinds = bytes(map(_kind_of, entries))
-        columns = [
-            array("Q", [entry.device for entry in entries]),
-            array("Q", [entry.inode for entry in entries]),
-            array("Q", [entry.size for entry in entries]),
-            array("q", [entry.mtime_ns for entry in entries]),
-            array("q", [entry.ctime_ns for entry in entries]),
-            array("Q", [entry.nlink for entry in entries]),
-        ]
-        for position, entry in enumerate(entries):
-            if entry.kind != "folder" and (entry.mtime_ns >= clock_ns or ids[position] is None):
-                columns[0][position] = columns[1][position] = 0
+        names, kinds, columns = _columns_of(entries)
+        for position, kind in enumerate(kinds):
+            if kind != _FOLDER and (columns[_MTIME][position] >= clock_ns or ids[position] is None):
+                columns[_DEVICE][position] = columns[_INODE][position] = 0
         packed = b"".join([NO_ID if each is None else each for each in ids])
-        names = [entry.name for entry in entries]
-        return cls(names, kinds=kinds, columns=tuple(columns), ids=packed, id=id, checksums=checksums)
+        return cls(names, kinds=kinds, columns=columns, ids=packed, id=id, checksums=checksums)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -163,45 +168,39 @@ class FolderIndex:
 
     def match(self, entries: Sequence[Entry]) -> Match:
         """Say which entries of a walk are vouched for, in one pass."""
-        names = [entry.name for entry in entries]
-        if names == self.names:
-            rows = zip(range(len(names)), entries, self.kinds, *self.columns, range(len(names)), strict=True)
-            return self._match(entries, rows, unchanged=bool(self.id))
-        places = {name: place for place, name in enumerate(self.names)}
-        paired = [(position, places[name]) for position, name in enumerate(names) if name in places]
-        here = [position for position, _ in paired]
-        there = [place for _, place in paired]
-        columns = [[column[place] for place in there] for column in self.columns]
-        kinds = [self.kinds[place] for place in there]
-        rows = zip(here, [entries[position] for position in here], kinds, *columns, there, strict=True)
-        return self._match(entries, rows, unchanged=False)
-
-    def _match(self, entries: Sequence[Entry], rows: Iterable[Any], *, unchanged: bool) -> Match:
-        # A row: position in the walk, entry, kind, the six columns, place in the index.
-        known = self.ids
-        found: list[bytes | None] = [NO_ID if entry.kind == "folder" else None for entry in entries]
+        names, kinds, columns = _columns_of(entries)
+        ids = [self.ids[start : start + ID_BYTES] for start in range(0, len(self.ids), ID_BYTES)]
+        same_names = names == self.names
+        # Nothing changed at all, the usual case: columns are compared without a step of Python per entry.
+        if self.id and same_names and kinds == self.kinds and columns == self.columns:
+            return Match(list(ids), True, {})
+        recorded_kinds: Sequence[int] = self.kinds
+        recorded: Sequence[Sequence[int]] = self.columns
+        if not same_names:
+            known = {name: place for place, name in enumerate(self.names)}
+            places = [known.get(name, -1) for name in names]
+            recorded_kinds = [0 if place < 0 else self.kinds[place] for place in places]
+            recorded = [[0 if place < 0 else column[place] for place in places] for column in self.columns]
+            ids = [NO_ID if place < 0 else ids[place] for place in places]
+        found: list[bytes | None] = []
         linked: dict[int, tuple[int, int]] = {}
-        vouched = 0
-        for position, entry, kind, device, inode, size, mtime_ns, ctime_ns, nlink, place in rows:
-            seen = _kind_of(entry)
-            if seen != kind:
-                unchanged = False
-            if seen == _FOLDER:
-                vouched += 1
-            elif (
-                entry.mtime_ns == mtime_ns
-                and entry.size == size
-                and entry.inode == inode
-                and entry.device == device
-                and (seen == kind or (seen in _PLAIN and kind in _PLAIN))
-            ):
-                if entry.ctime_ns != ctime_ns:
-                    if entry.nlink == nlink:
-                        continue
-                    linked[position] = ctime_ns, nlink
-                found[position] = known[place * ID_BYTES : (place + 1) * ID_BYTES]
-                vouched += 1
-        return Match(found, unchanged and vouched == len(entries), linked)
+        # What `Stamp.vouches_for` says, inline: this is done for every entry of a folder that was linked since.
+        pairs = zip(zip(*columns, strict=True), zip(*recorded, strict=True), strict=True)
+        for kind, was, (seen, stamp), id in zip(kinds, recorded_kinds, pairs, ids, strict=True):
+            if kind == _FOLDER:
+                found.append(NO_ID)
+            elif kind != was and not (kind in _PLAIN and was in _PLAIN):
+                found.append(None)
+            elif seen == stamp:
+                found.append(id)
+            elif seen[:_CTIME] == stamp[:_CTIME] and seen[_NLINK] != stamp[_NLINK]:
+                if seen[_CTIME] != stamp[_CTIME]:
+                    linked[len(found)] = stamp[_CTIME], stamp[_NLINK]
+                found.append(id)
+            else:
+                found.append(None)
+        unchanged = bool(self.id) and same_names and kinds == self.kinds and None not in found
+        return Match(found, unchanged, linked)
 
     def encode(self) -> tuple[bytes, bytes, str, bytes, bytes, bytes, bytes]:
         """The columns of the cache's row: id, head (sizes of this machine's words), checksums, names, kinds, stamps,
@@ -251,10 +250,14 @@ def decode_checksums(line: bytes) -> tuple[Digest, ...]:
     return _split(line.decode())
 
 
-def _kind_of(entry: Entry) -> int:
-    if entry.kind == "file":
-        return _EXECUTABLE if entry.mode & 0o100 else _FILE
-    return _FOLDER if entry.kind == "folder" else _LINK
+def _columns_of(entries: Sequence[Entry]) -> tuple[list[bytes], bytes, tuple[array[int], ...]]:
+    """Names, kinds and stamps of a walk as columns."""
+    if not entries:
+        return [], b"", tuple([array(kind) for kind in _COLUMN_TYPES])
+    names, _, modes, sizes, mtimes, ctimes, inodes, devices, nlinks = zip(*entries, strict=True)
+    kinds = bytes([_KINDS[mode & _KIND_BITS] for mode in modes])
+    stamps = devices, inodes, sizes, mtimes, ctimes, nlinks
+    return list(names), kinds, tuple([array(kind, each) for kind, each in zip(_COLUMN_TYPES, stamps, strict=True)])
 
 
 def _find_checksum(checksums: tuple[Digest, ...], algorithm: str) -> Digest | None:

@@ -19,7 +19,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,19 +203,24 @@ class StatCache:
     def read_clock_ns(self, folder: Path | None, device: int, *, fresh: bool = True) -> int:
         """The clock of the file system ``device``, read in ``folder``: a folder of ours on it (a store's ``.dm``).
 
-        Without one, the cache's own folder serves when it lies on that file system; else this machine's clock, less
-        `CLOCK_MARGIN_NS`: no probe file is written to a place that is not ours. ``fresh=False`` gives the last
-        reading, which is as safe (an older clock trusts less) and costs nothing.
+        Without one, the cache's own folder serves (it is made) when it lies on that file system; else this machine's
+        clock, less `CLOCK_MARGIN_NS`: no probe file is written to a place that is not ours. ``fresh=False`` gives the
+        last reading, which is as safe (an older clock trusts less) and costs nothing.
         """
         if not fresh and device in self._clocks:
             return self._clocks[device]
         from dm.plumbing.fs.clock import read_file_system_clock_ns
 
         reading = time.time_ns() - CLOCK_MARGIN_NS
-        for candidate in (folder, self.path.parent):
-            if candidate is not None and _device_of(candidate) == device and os.access(candidate, os.W_OK):
-                reading = read_file_system_clock_ns(candidate)
-                break
+        if folder is not None and _is_on(folder, device):
+            reading = read_file_system_clock_ns(folder)
+        elif not self._off and not self._writes_off:
+            own = self.path.parent
+            # Who asks for the clock is about to record.
+            with suppress(OSError):
+                os.makedirs(own, mode=0o700, exist_ok=True)
+            if _is_on(own, device):
+                reading = read_file_system_clock_ns(own)
         self._clocks[device] = reading
         return reading
 
@@ -372,11 +377,12 @@ def _remove(path: str) -> None:
         return
 
 
-def _device_of(folder: Path) -> int | None:
+def _is_on(folder: Path, device: int) -> bool:
+    """Whether a folder is there, on this file system, and may be written to."""
     try:
-        return os.stat(folder).st_dev
+        return os.stat(folder).st_dev == device and os.access(folder, os.W_OK)
     except OSError:
-        return None
+        return False
 
 
 def _encode_file(key: bytes, record: FileRecord) -> bytes:

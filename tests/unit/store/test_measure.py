@@ -172,7 +172,7 @@ def test_an_empty_folder_has_an_id(tmp_path: Path) -> None:
 
 
 def test_a_deep_folder_has_an_id(tmp_path: Path) -> None:
-    deep = tmp_path.joinpath("copy", *["d"] * 500)
+    deep = tmp_path.joinpath("copy", *["d"] * 100)
     deep.mkdir(parents=True)
     (deep / "bottom").write_bytes(b"b")
     assert (measure_copy(tmp_path / "copy").files, measure_copy(tmp_path / "copy").size_bytes) == (1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,9 @@ def test_a_mode_change_is_a_change(tmp_path: Path) -> None:
 def test_a_link_in_the_place_of_a_file_is_never_vouched_for(tmp_path: Path) -> None:
     entries = make_folder(tmp_path / "copy")
     index = FolderIndex.pack(entries, ids_of(entries), clock_ns=LATER, id=b"t" * 32)
-    seen = [entry._replace(kind="link") if entry.name == b"a.txt" else entry for entry in entries]
+    seen = [
+        entry._replace(kind="link", mode=stat.S_IFLNK | 0o777) if entry.name == b"a.txt" else entry for entry in entries
+    ]
     assert index.match(seen).ids[0] is None
 
 

@@ -483,7 +483,6 @@ def test_the_clock_is_asked_in_a_folder_of_ours_on_the_same_file_system(database
 
 
 def test_the_caches_own_folder_serves_as_the_clock(database: Path, tmp_path: Path) -> None:
-    database.parent.mkdir(parents=True)
     probe = tmp_path / "probe"
     probe.touch()
     assert StatCache(database).read_clock_ns(None, os.stat(tmp_path).st_dev) >= probe.stat().st_mtime_ns
