@@ -233,7 +233,7 @@ class Places:
 
     def _compose_symbol(self, name: str, use: Use) -> tuple[str, tuple[Rung, ...]]:
         kind = "datasets" if name == "datasets_dir" else "cached"
-        folder = self._compose(kind, None, use.scope, active=(*use.active, name))
+        folder = self._compose(kind, None, use.scope, outer=use, symbol=name)
         return folder.path, folder.rungs
 
     def _compose(
@@ -243,7 +243,8 @@ class Places:
         scope: str | None,
         *,
         where: str = "'scope'",
-        active: tuple[str, ...] = (),
+        outer: Use | None = None,
+        symbol: str = "",
     ) -> _Folder:
         """``<root>[/<sub>][/<scope>]/<prefix>``, with the root from ``store``, else the kind's built-in one."""
         known = (kind, None if store is None else str(store.value), scope)
@@ -251,7 +252,7 @@ class Places:
             if store is None:
                 fallback = Rung("default", "$cache" if kind == "cached" else "$data", BUILT_IN, "built in")
                 store = (self.ladder.lookup("default") if kind == "datasets" else None) or fallback
-            root, sub, rungs = self._select(store, active)
+            root, sub, rungs = self._select(store, outer, symbol)
             scope_name, scope_rung = self._scopes.find_scope(kind, scope, where=where)
             prefix, prefix_rung = self._scopes.find_prefix(kind)
             rungs += tuple(rung for rung in (scope_rung, prefix_rung) if rung is not None)
@@ -260,10 +261,15 @@ class Places:
             self._composed[known] = _Folder(path, Path(root), scope_name, rungs)
         return self._composed[known]
 
-    def _select(self, own: Rung, active: tuple[str, ...]) -> tuple[str, str, tuple[Rung, ...]]:
-        """Root folder and sub path of a selector ``$folder[/sub/path]``, with the rungs that gave them."""
+    def _select(self, own: Rung, outer: Use | None, symbol: str) -> tuple[str, str, tuple[Rung, ...]]:
+        """Root folder and sub path of a selector ``$folder[/sub/path]``, with the rungs that gave them. ``outer`` is
+        where the symbol stands that means the composed folder, if it is one.
+        """
         selector = str(own.value)
-        use = Use(f"'{own.name}'", own.fault, active=active, rungs={own.name: own})
+        use = Use(f"'{own.name}'", own.fault, rungs={own.name: own})
+        if outer is not None:
+            use.active = (*outer.active, symbol)
+            use.fault = outer.fault if own.file is None else own.fault
         parts = split_expression(selector, use)
         is_name, folder = parts[0]
         alone = is_name and (len(parts) == 1 or parts[1][1].startswith("/"))
