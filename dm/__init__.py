@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dm.version import __version__
 
+TYPE_CHECKING = False  # as `typing` has it, whose import would be half the time of `dm --version`
 if TYPE_CHECKING:
     from dm.api import Failed, Manifest, fetch, path, status, verify
     from dm.errors import (

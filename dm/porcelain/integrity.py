@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dm.plumbing.store.measure import Measured, measure_copy
+from dm.plumbing.store.measure import Measured, measure_checksum, measure_copy
 from dm.progress import SILENT, Progress
 from dm.values import Digest
 
@@ -69,6 +69,21 @@ def judge(
         None if seen is None else seen == measured.digest,
         None if ref is None or ref.source_id is None else ref.source_id == dataset.source_id,
     )
+
+
+def describe_damage(project: Project, dataset: Dataset, copy: Copy, standing: Standing) -> str:
+    """What a copy's bytes are and what they should be, in one algorithm: ``its bytes are …, the manifest says …``."""
+    contract = find_contract(dataset)
+    found: Digest | None = standing.measured.digest
+    if contract is None:
+        seen = None if standing.ref is None else standing.ref.digest
+        return f"its bytes are {found}, last seen were {seen}"
+    if found is not None and contract.algorithm != found.algorithm:
+        algorithm, cache = contract.algorithm, project.stat_cache
+        found = standing.measured.checksum
+        if found is None:
+            found = measure_checksum(copy.path, algorithm, stat_cache=cache, quick=True).checksum
+    return f"its bytes are {found or standing.measured.digest}, the manifest says {contract}"
 
 
 def _meets_contract(dataset: Dataset, known: Digest | None, measured: Measured) -> bool | None:

@@ -23,9 +23,10 @@ from dm.plumbing.fs.publish import remove_tree
 from dm.plumbing.store.measure import measure_checksum
 from dm.porcelain.copies import Copy
 from dm.porcelain.find import Weighed, find_candidates, weigh
-from dm.porcelain.integrity import Standing, find_contract
+from dm.porcelain.integrity import Standing, describe_damage, find_contract
 from dm.porcelain.publish import adopt, publish
 from dm.porcelain.recording import Recorder
+from dm.porcelain.select import find_skip_reason
 from dm.values import Digest, Outcome, fail
 
 if TYPE_CHECKING:
@@ -230,12 +231,10 @@ class _Run:
                 hint=f"move it away, or dm fetch --force {dataset.name} puts it aside and fetches",
                 code="place-taken",
             )
-        contract = find_contract(dataset)
-        standing = obstacle.standing
-        measured = "changed" if standing is None else str(standing.measured.digest)
-        declared = "what was last seen is other" if contract is None else f"the manifest says {contract}"
+        assert obstacle.standing is not None  # with skip_checksum nothing is ever found wrong
+        damage = describe_damage(self.project, dataset, obstacle.candidate.copy, obstacle.standing)
         raise ContentMismatch(
-            f"cannot use '{location.path}' for '{dataset.name}': its bytes are {measured}, {declared}",
+            f"cannot use '{location.path}' for '{dataset.name}': {damage}",
             hint=f"dm fetch --force {dataset.name} puts it aside and fetches again",
             code="copy-damaged",
         )
@@ -416,15 +415,6 @@ class _Run:
             self.stopping.set()
         if self.report is not None:
             self.report(outcome)
-
-
-def find_skip_reason(dataset: Dataset) -> str | None:
-    """Why a dataset is none of `dm`'s business on disk, or None."""
-    if dataset.skip_download:
-        return "provided and managed by the user (skip_download)"
-    if dataset.lazy_access:
-        return "opened in place by its loader (lazy_access)"
-    return None
 
 
 def _pin_tree(digest: Digest) -> dict[str, str]:

@@ -39,3 +39,12 @@ def select(project: Project, identifiers: Sequence[str]) -> Selection:
         else:
             found[dataset.name] = dataset
     return Selection(list(found.values()), failures, named=True)
+
+
+def find_skip_reason(dataset: Dataset) -> str | None:
+    """Why a dataset is none of `dm`'s business on disk, or None."""
+    if dataset.skip_download:
+        return "provided and managed by the user (skip_download)"
+    if dataset.lazy_access:
+        return "opened in place by its loader (lazy_access)"
+    return None

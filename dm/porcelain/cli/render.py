@@ -64,7 +64,9 @@ def draw_line(line: str) -> None:
 def draw_outcome(session: Session, outcome: Outcome) -> None:
     """One finished item: its word, name and path on stdout; a failure as error lines on stderr."""
     if outcome.failed:
-        session.say_error(f"{outcome.name}: {outcome.message}", outcome.hint)
+        message = outcome.message or "failed"
+        named = f"'{outcome.name}'" in message
+        session.say_error(message if named else f"'{outcome.name}': {message}", outcome.hint)
         for difference in outcome.differences:
             if difference.path != ".":
                 draw_line(f"  {difference.how:<8} {printable(difference.path)}")
@@ -119,6 +121,10 @@ def _format_fields(fields: Mapping[str, object], indent: str) -> Iterable[str]:
         elif isinstance(plain, list) and plain:
             yield f"{indent}{name}:"
             for item in plain:
-                yield f"{indent}  {printable(str(item))}"
+                if isinstance(item, dict):
+                    yield f"{indent}  -"
+                    yield from _format_fields(item, indent + "    ")
+                else:
+                    yield f"{indent}  {printable(str(item))}"
         elif plain not in (None, [], {}):
             yield f"{indent}{name}: {printable(str(plain))}"

@@ -28,13 +28,13 @@ def COMMAND(session: Session, names: tuple[str, ...], exit_code: bool) -> None: 
         exit_status = 1
 
     def draw(_outcomes: object) -> None:
-        from dm.porcelain.cli.render import draw_line, paint
+        from dm.porcelain.cli.render import draw_line, draw_outcome, paint
         from dm.values import printable
 
         shown = outcomes if names or session.verbose else [each for each in outcomes if each.state != "clean"]
         for outcome in shown:
             if outcome.failed:
-                session.say_error(f"{outcome.name}: {outcome.message}", outcome.hint)
+                draw_outcome(session, outcome)
                 continue
             word = outcome.state or ""
             way_out = f"  ({outcome.hint})" if outcome.hint else f"  ({outcome.message})" if outcome.message else ""

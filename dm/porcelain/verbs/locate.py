@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dm.errors import NotFound
 from dm.porcelain.find import find_known_copy
-from dm.porcelain.materialize import find_skip_reason
+from dm.porcelain.select import find_skip_reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,5 +50,13 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
         "files": None if ref is None else ref.files,
         "verified": None if ref is None else ref.verified,
         "recorded": None if record is None else record.storage_path,
-        "rules": project.places.explain_location(dataset),
+        "rules": [
+            {
+                "rule": rule.name,
+                "wins": rule.wins,
+                "reason": rule.reason,
+                "rungs": [f"{rung.name}={rung.value} ({rung.origin})" for rung in rule.rungs],
+            }
+            for rule in project.places.explain_location(dataset)
+        ],
     }

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dm.errors import DmError
-from dm.porcelain.find import Weighed, choose_copy
-from dm.porcelain.integrity import Standing, find_contract
-from dm.porcelain.materialize import find_skip_reason
-from dm.porcelain.select import select
+from dm.porcelain.select import find_skip_reason, select
 from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
+    from dm.porcelain.find import Weighed
+    from dm.porcelain.integrity import Standing
     from dm.porcelain.project import Project
 
 #: The states of SCHEMA.md with what mends each; ``{name}`` is the dataset, quoted for a shell.
@@ -45,6 +44,8 @@ def status(project: Project, identifiers: Sequence[str] = ()) -> list[Outcome]:
 
 
 def _tell(project: Project, dataset: Dataset) -> Outcome:
+    from dm.porcelain.find import choose_copy
+
     skipped = find_skip_reason(dataset)
     if skipped is not None:
         return Outcome(dataset.name, "skipped", state="skipped", message=skipped)
@@ -58,6 +59,8 @@ def _tell(project: Project, dataset: Dataset) -> Outcome:
 
 
 def _find_state(project: Project, dataset: Dataset, chosen: Weighed, *, relocated: bool) -> str:
+    from dm.porcelain.integrity import find_contract
+
     copy, standing = chosen.candidate.copy, chosen.standing
     if not copy.is_marked() and chosen.candidate.how != "pool":
         return "partial"

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from dm.errors import DmError, MachineFailed, NotFound
 from dm.plumbing.store.verify import compare_copy
 from dm.porcelain.find import Candidate, choose_copy
-from dm.porcelain.integrity import Standing, find_contract, judge
-from dm.porcelain.materialize import find_skip_reason
+from dm.porcelain.integrity import Standing, describe_damage, judge
 from dm.porcelain.publish import make_ref
-from dm.porcelain.select import select
+from dm.porcelain.select import find_skip_reason, select
 from dm.values import Difference, Digest, Outcome, fail
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def _compare(project: Project, dataset: Dataset, candidate: Candidate, standing:
             "failed",
             state="source-changed" if standing.as_last_seen else "modified",
             code="content-mismatch",
-            message=_describe_damage(dataset, standing),
+            message=describe_damage(project, dataset, copy, standing),
             hint=f"dm fetch --force {shlex.quote(dataset.name)} puts it aside and fetches again",
             differences=_find_differences(project, dataset, copy, standing),
             exit_status=4,
@@ -98,17 +97,6 @@ def _compare(project: Project, dataset: Dataset, candidate: Candidate, standing:
         _record_look(copy, dataset, standing)
     state = "updated" if standing.as_last_seen is False else "clean"
     return Outcome(dataset.name, "ok", state=state, message=note, **facts)  # type: ignore[arg-type]
-
-
-def _describe_damage(dataset: Dataset, standing: Standing) -> str:
-    contract = find_contract(dataset)
-    expected: Digest | None = contract
-    if expected is None and standing.ref is not None:
-        expected = standing.ref.digest
-    found = standing.measured.digest
-    if expected is not None and expected.algorithm != found.algorithm:
-        return f"its bytes are not those of {expected}"
-    return f"its bytes are {found}, not {expected}"
 
 
 def _find_differences(
