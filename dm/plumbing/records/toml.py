@@ -284,7 +284,8 @@ class _Editor:
         self._source = TomlText(text)
         self._document = document
         self._text = text
-        self._spans: list[tuple[int, int, str]] = []
+        self._spans: dict[tuple[int, int, str], None] = {}
+        self._inline: dict[tuple[int, int], Any] = {}  # tomlkit's documents, each holding one inline table as 'x'
         self._added: list[str] = []
         self._newline = "\r\n" if text[: text.find("\n")].endswith("\r") else "\n"
 
@@ -301,6 +302,8 @@ class _Editor:
         return self._join()
 
     def _join(self) -> str:
+        for (start, end), holder in self._inline.items():
+            self._spans[(start, end, holder["x"].as_string())] = None
         pieces = []
         position = 0
         for start, end, replacement in sorted(self._spans, key=lambda span: span[:2]):
@@ -350,7 +353,7 @@ class _Editor:
                 continue
             for statement in self._source.list_statements_at(section_above, path[length:]):
                 if len(statement.path) >= len(path) - length:
-                    self._spans.append((statement.start, statement.end, ""))
+                    self._spans[(statement.start, statement.end, "")] = None
                 else:
                     inner = path[length + len(statement.path) : -1]
                     self._change_inline(_Home(section_above, (), statement, inner), {path[-1]: None})
@@ -365,7 +368,7 @@ class _Editor:
         if after == len(self._text):
             while self._is_blank_before(start):
                 start = self._text.rfind("\n", 0, start - 1) + 1
-        self._spans.append((start, end, ""))
+        self._spans[(start, end, "")] = None
 
     def _skip_blank_lines(self, position: int) -> int:
         while position < len(self._text):
@@ -426,10 +429,10 @@ class _Editor:
             key = (*home.prefix, name)
             statements = self._source.list_statements_at(home.section, key)
             if value is not None and len(statements) == 1 and statements[0].path == key:
-                self._spans.append((statements[0].value, statements[0].value_end, format_value(value)))
+                self._spans[(statements[0].value, statements[0].value_end, format_value(value))] = None
                 return True
         for statement in statements:
-            self._spans.append((statement.start, statement.end, ""))
+            self._spans[(statement.start, statement.end, "")] = None
         for section in self._source.list_sections_at((*path, name)):
             self._remove_section(section)
         return False
@@ -446,10 +449,13 @@ class _Editor:
             else:
                 self._insert_at(len(self._text), "", (), fields)
             return
-        if statements:
-            last = statements[-1]
+        kept = [statement for statement in statements if (statement.start, statement.end, "") not in self._spans]
+        if kept:
+            last = kept[-1]
             line = self._text[last.start : last.value]
             self._insert_at(last.end, line[: len(line) - len(line.lstrip())], home.prefix, fields)
+        elif home.prefix:
+            self._insert_at(statements[0].start, "", home.prefix, fields)
         else:
             self._insert_at(home.section.body, "", home.prefix, fields)
 
@@ -460,9 +466,9 @@ class _Editor:
         if position and self._text[position - 1] == "\n":
             newline = "\r\n" if self._text.endswith("\r\n", 0, position) else "\n"
         elif position:  # the last line has no newline: it stays so
-            self._spans.append((position, position, newline + newline.join(lines)))
+            self._spans[(position, position, newline + newline.join(lines))] = None
             return
-        self._spans.append((position, position, newline.join(lines) + newline))
+        self._spans[(position, position, newline.join(lines) + newline)] = None
 
     def _insert_before_section(self, section: Section, lines: list[str], fields: dict[str, Any]) -> None:
         """Before a header and the comment that stands directly above it."""
@@ -473,7 +479,7 @@ class _Editor:
                 break
             position = line_start
         lines = lines + [f"{quote_key(name)} = {format_value(value)}" for name, value in fields.items()]
-        self._spans.append((position, position, self._newline.join(lines) + 2 * self._newline))
+        self._spans[(position, position, self._newline.join(lines) + 2 * self._newline)] = None
 
     def _change_inline(self, home: _Home, fields: dict[str, Any]) -> None:
         import tomlkit
@@ -481,7 +487,10 @@ class _Editor:
         statement = home.inline
         if statement is None:
             return
-        holder = tomlkit.parse("x = " + self._text[statement.value : statement.value_end])
+        holder = self._inline.get((statement.value, statement.value_end))
+        if holder is None:
+            holder = tomlkit.parse("x = " + self._text[statement.value : statement.value_end])
+            self._inline[(statement.value, statement.value_end)] = holder
         table: Any = holder["x"]
         for part in home.inner:
             table = table[part]
@@ -490,8 +499,6 @@ class _Editor:
                 table[name] = value
             elif name in table:
                 table.remove(name)
-        inline: Any = holder["x"]
-        self._spans.append((statement.value, statement.value_end, inline.as_string()))
 
 
 def format_value(value: object) -> str:

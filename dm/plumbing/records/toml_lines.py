@@ -68,7 +68,7 @@ def _patterns() -> _Patterns:
     literal = r"'[^'\n]*'(?!')"
     part = rf"(?:[A-Za-z0-9_-]+|{basic}|{literal})"
     key = rf"{part}(?:[ \t]*\.[ \t]*{part})*"
-    flat_array = rf"\[(?:[^\[\]{{}}\"'#]|\#[^\n]*|{basic}|{literal})*\]"
+    flat_array = rf"\[(?:[^\[\]{{}}\"'#]|\#[^\n]*\n|{basic}|{literal})*\]"
     bare = r"[^\s\"'\[\]{}#,][^\n\r\"'\[\]{}#,]*"
     value = rf"(?:{basic}|{literal}|{flat_array}|{bare})"
     blank = r"[ \t]*(?:\#[^\n]*)?\r?\n"
