@@ -386,6 +386,18 @@ def test_a_change_right_after_the_measurement_is_seen(tmp_path: Path, cache: Sta
         assert measure_copy(path, stat_cache=cache, quick=True).digest.hex == blake3(b"two").hexdigest(), status
 
 
+def test_a_file_written_after_the_last_reading_of_the_clock_is_recorded_all_the_same(
+    tmp_path: Path, file: Path, cache: StatCache
+) -> None:
+    measure_copy(file, stat_cache=cache)
+    time.sleep(0.02)
+    later = tmp_path / "later"
+    later.write_bytes(b"later")
+    time.sleep(0.02)
+    measure_copy(later, stat_cache=cache)
+    assert measure_copy(later, stat_cache=cache, quick=True).read_bytes == 0
+
+
 def test_no_probe_stays_in_the_store_and_none_is_made_beside_a_copy(tmp_path: Path, cache: StatCache) -> None:
     root = tmp_path / "root"
     (root / ".dm").mkdir(parents=True)
