@@ -118,14 +118,19 @@ def say(line: str) -> None:
         return
 
 
-def command(name: str, *, json: bool = True, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a click command of a function that takes the `Session` first. Adds ``--json`` unless told not to."""
+def command(
+    name: str, *, label: str | None = None, json: bool = True, **settings: Any
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a click command of a function that takes the `Session` first. Adds ``--json`` unless told not to.
+
+    ``label`` is the command's full name where it is one of a group.
+    """
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @click.pass_obj
         @functools.wraps(function)
         def call(session: Session, /, **arguments: Any) -> None:
-            session.command = name
+            session.command = label or name
             session.json = bool(arguments.pop("json", False))
             function(session, **arguments)
 

@@ -13,7 +13,7 @@ from dm.porcelain.find import Candidate, choose_copy
 from dm.porcelain.integrity import Standing, describe_damage, judge
 from dm.porcelain.publish import make_ref
 from dm.porcelain.select import find_skip_reason, select
-from dm.values import Difference, Digest, Outcome, fail
+from dm.values import Difference, Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset

@@ -1,0 +1,96 @@
+"""``dm validate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dm.errors import DmError, NotFound, UsageError
+from dm.plumbing.cli.frame import Session, command
+from dm.values import Outcome, printable
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.schema import Finding
+
+
+@command("validate")
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--kind", type=click.Choice(["manifest", "state", "config"]), help="What the files are.")
+def COMMAND(session: Session, files: tuple[str, ...], kind: str | None) -> None:  # noqa: N802
+    """Check documents against their schemas: file, line, field, the nearest known name. Exit 1 when anything is off.
+
+    Without FILE the project's manifest, state and config files that exist. The kind of a FILE is told by its name,
+    unless --kind is given.
+    """
+    from dm.porcelain.cli.render import draw_line
+
+    chosen = [(session.resolve(name), kind or _tell_kind(name)) for name in files] or _find_documents(session)
+    outcomes, findings = [], []
+    for path, found_kind in chosen:
+        found = _check(path, found_kind)
+        findings += found
+        exit_status = 1 if found else 0
+        outcomes.append(Outcome(str(path), "failed" if found else "ok", path=path, exit_status=exit_status))
+
+    def draw(_outcomes: object) -> None:
+        for finding in findings:
+            field = f"'{printable(finding.field)}': " if finding.field else ""
+            hint = f" ({finding.hint})" if finding.hint else ""
+            line = "" if finding.line is None else f"{finding.line}:"
+            draw_line(f"{finding.file}:{line} {field}{finding.message}{hint}")
+        if not findings:
+            session.note(f"{len(outcomes)} documents, nothing found")
+
+    rows = [
+        {"file": str(each.file), "line": each.line, "field": each.field, "message": each.message, "hint": each.hint}
+        for each in findings
+    ]
+    session.finish(outcomes, draw=draw, fields={"findings": rows}, exit_status=1 if findings else 0)
+
+
+def _check(path: Path, kind: str) -> list[Finding]:
+    from dm.plumbing.fs.machine import machine_errors
+    from dm.plumbing.records.schema import Finding, validate
+
+    if not path.exists():
+        raise NotFound(f"'{path}' does not exist", code="no-path")
+    with machine_errors("read", path):
+        data = path.read_bytes()
+    try:
+        return validate(kind, data, path)
+    except DmError as error:
+        # TOML that cannot be read at all: one finding, whose message bears file and line already.
+        message = error.message.removeprefix(f"{path}:")
+        line, colon, rest = message.partition(": ")
+        number = int(line) if colon and line.isdigit() else None
+        return [Finding(path, number, "", rest if number is not None else message.strip(), error.hint)]
+
+
+def _tell_kind(name: str) -> str:
+    last = Path(name).name
+    if last == "config.toml":
+        return "config"
+    if last in ("state.toml", ".datamanifest-state.toml", "cached.toml"):
+        return "state"
+    if last.lower() in ("datamanifest.toml", "datasets.toml"):
+        return "manifest"
+    raise UsageError(f"cannot tell what '{name}' is by its name", hint="--kind manifest, state or config says it")
+
+
+def _find_documents(session: Session) -> list[tuple[Path, str]]:
+    from dm.plumbing.records.config import CONFIG_NAME
+    from dm.plumbing.records.manifest import discover
+    from dm.plumbing.records.state import list_state_paths
+
+    environment = session.environment
+    manifest = discover(environment.working_folder, environment, session.manifest_path)
+    if manifest is None:
+        hint = "dm init starts one; dm validate FILE names one"
+        raise NotFound("no manifest here", hint=hint, code="manifest-missing")
+    root = manifest.parent
+    found = [(manifest, "manifest")]
+    found += [(path, "state") for path in list_state_paths(root) if path.exists()]
+    configs = (root / CONFIG_NAME, environment.user_config_file)
+    return found + [(path, "config") for path in configs if path.exists()]
