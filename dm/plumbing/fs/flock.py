@@ -91,7 +91,7 @@ def describe_holder(text: str) -> str:
     return f"'{printable(text)}'" if text else "another process"
 
 
-def open_lock_file(path: Path, *, root: Path | None = None, make: bool = True) -> tuple[int, bool]:
+def open_lock_file(path: str | Path, *, root: Path | None = None, make: bool = True) -> tuple[int, bool]:
     """Open a lock file; return the descriptor and whether it can be written.
 
     With ``make`` a missing one is made, with its folders. A new file takes the group's permissions of its folder, so
@@ -118,7 +118,7 @@ def open_lock_file(path: Path, *, root: Path | None = None, make: bool = True) -
         except FileExistsError:
             continue
         except FileNotFoundError:
-            ensure_folder(path.parent, root=root)
+            ensure_folder(Path(path).parent, root=root)
             continue
         except OSError as error:
             if error.errno != errno.EMFILE or not raise_open_files_limit():
@@ -128,8 +128,8 @@ def open_lock_file(path: Path, *, root: Path | None = None, make: bool = True) -
         return descriptor, True
 
 
-def _share_with_group(descriptor: int, path: Path) -> None:
-    folder = os.stat(path.parent)
+def _share_with_group(descriptor: int, path: str | Path) -> None:
+    folder = os.stat(os.path.dirname(path) or ".")
     have = os.fstat(descriptor)
     if folder.st_mode & 0o020 and folder.st_gid == have.st_gid and not have.st_mode & 0o020:
         os.fchmod(descriptor, (have.st_mode & 0o777) | 0o060)
@@ -180,10 +180,10 @@ def read_holder(descriptor: int) -> str:
     return os.pread(descriptor, HOLDER_BYTES_MAX, 0).split(b"\n", 1)[0].decode("utf-8", "replace")
 
 
-def write_holder(descriptor: int, text: bytes) -> None:
-    """Write the holder's text over what was there."""
+def write_holder(descriptor: int, text: bytes, size_bytes: int) -> None:
+    """Write the holder's text over the ``size_bytes`` that are there."""
     os.pwrite(descriptor, text, 0)
-    if os.fstat(descriptor).st_size != len(text):
+    if size_bytes > len(text):
         os.ftruncate(descriptor, len(text))
 
 

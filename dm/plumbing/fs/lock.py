@@ -55,7 +55,7 @@ class _HeldMarker:
     __slots__ = ("_descriptor", "_identity", "_own_descriptor", "_path")
 
     def __init__(
-        self, path: Path, descriptor: int, stale_age_s: float, progress: Progress, *, own_descriptor: bool
+        self, path: str, descriptor: int, stale_age_s: float, progress: Progress, *, own_descriptor: bool
     ) -> None:
         self._path = path
         self._descriptor = descriptor
@@ -125,7 +125,7 @@ class DocumentLock:
                 if taken is None:
                     self._take_marker()
                 elif writable:
-                    write_holder(self._descriptor, self._holder.encode())
+                    write_holder(self._descriptor, self._holder.encode(), os.fstat(self._descriptor).st_size)
             except BaseException:
                 os.close(self._descriptor)
                 raise
@@ -133,7 +133,7 @@ class DocumentLock:
         return self
 
     def _take_marker(self) -> None:
-        path = self.path.with_name(self.path.name + ".held")
+        path = f"{os.fspath(self.path)}.held"
         judge = Judge(self._holder.partition(" ")[2], self._stale_age_s)
         descriptor = _create_or_wait(path, self._holder.encode(), judge, self._waiting)
         self._marker = _HeldMarker(path, descriptor, self._stale_age_s, self._progress, own_descriptor=True)
@@ -150,7 +150,7 @@ class DocumentLock:
                 unlock(self._descriptor)
 
 
-def _create_or_wait(path: Path, text: bytes, judge: Judge, waiting: Waiting) -> int:
+def _create_or_wait(path: str, text: bytes, judge: Judge, waiting: Waiting) -> int:
     while True:
         try:
             return create_marker(path, text)
@@ -200,8 +200,9 @@ class CopyLock:
         self.copy = copy
         self.waited = False
         self._root = root
-        self._private = root / ".dm" / "locks" / name
-        self._path = copy.with_name(copy.name + ".lock")
+        # Text, not `Path`: a batch locks thousands.
+        self._private = f"{os.fspath(root)}/.dm/locks/{name}"
+        self._path = f"{os.fspath(copy)}.lock"
         self._text = f"{process_id} {host_name}".encode()
         self._stale_age_s = stale_age_s
         self._progress = progress
@@ -225,34 +226,35 @@ class CopyLock:
         """Wait until the lock is ours. Raises `MachineFailed`; then nothing is held."""
         with machine_errors("lock", self.copy):
             self._waiting.begin()
-            writable, locked = self._take_flock()
+            linkable, size_bytes = self._take_flock()
             try:
-                self._marker = self._take_marker(linkable=writable and locked)
+                self._marker = self._take_marker(linkable=linkable, size_bytes=size_bytes)
             except BaseException:
                 unlock(self._descriptor)
                 self._remove_made_folders()
                 raise
         self.waited = self._waiting.waited
 
-    def _take_flock(self) -> tuple[bool, bool]:
-        """Step one: (whether the private file can be written, whether `flock` works here)."""
+    def _take_flock(self) -> tuple[bool, int]:
+        """Step one: (whether the private file is locked and can be written, its size in bytes)."""
         while True:
             self._descriptor, writable = open_lock_file(self._private, root=self._root)
             try:
                 while (taken := try_flock(self._descriptor)) is False:
                     self._waiting.pause(read_holder(self._descriptor))
-                if taken is None or os.fstat(self._descriptor).st_nlink:
-                    return writable, taken is True
+                status = os.fstat(self._descriptor)
+                if taken is None or status.st_nlink:
+                    return writable and taken is True, status.st_size
             except BaseException:
                 os.close(self._descriptor)
                 raise
             unlock(self._descriptor)  # someone removed the file from .dm/locks: this one guards nothing
 
-    def _take_marker(self, *, linkable: bool) -> _HeldMarker:
+    def _take_marker(self, *, linkable: bool, size_bytes: int) -> _HeldMarker:
         """Step two: make ``<copy>.lock``."""
-        recorded = self._read_record() if linkable else None
+        recorded = self._read_record() if linkable and size_bytes else None
         if linkable:
-            write_holder(self._descriptor, self._text)
+            write_holder(self._descriptor, self._text, size_bytes)
         link = linkable
         while True:
             try:
@@ -265,7 +267,7 @@ class CopyLock:
                     return self._hold(self._descriptor, own_descriptor=False)
                 continue
             except FileNotFoundError:
-                self._made += ensure_folder(self._path.parent, root=self._root)
+                self._made += ensure_folder(self.copy.parent, root=self._root)
                 continue
             except OSError as error:
                 if link and error.errno in _NO_HARD_LINKS:
@@ -276,7 +278,8 @@ class CopyLock:
                 raise
             if linkable:
                 status = os.fstat(descriptor)
-                write_holder(self._descriptor, b"%s\n%d %d\n" % (self._text, status.st_dev, status.st_ino))
+                record = b"%s\n%d %d\n" % (self._text, status.st_dev, status.st_ino)
+                write_holder(self._descriptor, record, len(self._text))
                 self._recorded = True
             return self._hold(descriptor, own_descriptor=True)
 

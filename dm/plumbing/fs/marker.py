@@ -30,7 +30,7 @@ class Marker(NamedTuple):
     mtime_ns: int
 
 
-def read_marker(path: Path) -> Marker | None:
+def read_marker(path: str | Path) -> Marker | None:
     """Look at a lock file; None when there is none. Raises `OSError`, also for a link (it is not followed)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -50,7 +50,7 @@ def read_marker(path: Path) -> Marker | None:
     return Marker(data.decode("utf-8", "replace").strip(), status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
-def create_marker(path: Path, text: bytes) -> int:
+def create_marker(path: str | Path, text: bytes) -> int:
     """Create a lock file exclusively and return its open descriptor. Raises `FileExistsError` and other `OSError`s."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -104,12 +104,12 @@ def _is_dead(pid: int) -> bool:
     return False
 
 
-def remove_marker(path: Path, seen: Marker) -> None:
+def remove_marker(path: str | Path, seen: Marker) -> None:
     """Remove the lock file that was judged, and no other: one that took its place meanwhile is put back.
 
     It is moved aside first, so that of two who judged the same file one gets it. Raises `OSError`.
     """
-    aside = path.parent / temporary_name()
+    aside = os.path.join(os.path.dirname(path), temporary_name())
     try:
         os.rename(path, aside)
     except FileNotFoundError:
