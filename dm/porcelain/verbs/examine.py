@@ -1,0 +1,138 @@
+"""``doctor``: what this installation, its stores and their file systems can do, and what lies about. Changes nothing
+but a probe file that is made and removed in a store that exists.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dm.environment import Environment, read_clock_ns
+from dm.errors import DmError
+from dm.version import __version__
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.places import Places
+    from dm.plumbing.store.disk import DiskStore
+
+#: A file system's clock that is further off than this makes lock ages and time stamps unreliable, seconds.
+CLOCK_SKEW_S = 5.0
+_LIBRARIES = ("blake3", "click", "platformdirs", "rich", "tomli_w", "tomlkit", "urllib3", "zstandard")
+
+
+class Finding(NamedTuple):
+    """One line of the examination: about what, ``ok``, ``note`` or ``problem``, the finding, and the way out."""
+
+    topic: str
+    verdict: str
+    text: str
+    hint: str | None = None
+
+
+def examine(environment: Environment, places: Places, stores: list[DiskStore]) -> Iterator[Finding]:
+    """Yield what is found, the installation first, then each store root."""
+    yield from _examine_installation(environment)
+    cache = stores[0].stat_cache if stores else None
+    if cache is not None:
+        cache.lookup_file(Path("/"))
+        fault = cache.fault
+        where = f"{cache.path}" if fault is None else f"{cache.path}: {fault}"
+        hint = None if fault is None else "it may be deleted; without it unchanged files are read again"
+        yield Finding("stat cache", "ok" if fault is None else "note", where, hint)
+    for store in stores:
+        yield from _examine_store(environment, places, store)
+
+
+def _examine_installation(environment: Environment) -> Iterator[Finding]:
+    from importlib import metadata
+
+    yield Finding("dm", "ok", f"{__version__}, Python {sys.version.split()[0]}")
+    versions = []
+    for name in _LIBRARIES:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            yield Finding("libraries", "problem", f"{name} is not installed", "install dm again")
+    yield Finding("libraries", "ok", ", ".join(versions))
+    if not sys.platform.startswith(("linux", "darwin")):
+        yield Finding("platform", "problem", f"{sys.platform} is not supported", "use Linux or macOS")
+    if os.geteuid() == 0:
+        text = "you are root: read-only objects are not protected from you"
+        yield Finding("user", "note", text, "work as a user of your own")
+    config = environment.user_config_file
+    yield Finding("user config", "ok", f"{config}" if config.exists() else f"none ({config})")
+
+
+def _examine_store(environment: Environment, places: Places, store: DiskStore) -> Iterator[Finding]:
+    topic = f"store {store.root}"
+    if not store.root.is_dir():
+        yield Finding(topic, "ok", "not there yet")
+        return
+    if not store.exists():
+        yield Finding(topic, "ok", "a folder without objects so far")
+        return
+    try:
+        yield from _examine_file_system(topic, places, store)
+    except DmError as error:
+        yield Finding(topic, "problem", error.message, error.hint)
+    try:
+        yield from _examine_leftovers(environment, topic, places, store)
+    except DmError as error:
+        yield Finding(topic, "problem", error.message, error.hint)
+
+
+def _examine_file_system(topic: str, places: Places, store: DiskStore) -> Iterator[Finding]:
+    from dm.plumbing.fs.clock import read_file_system_clock_ns
+    from dm.plumbing.fs.link import find_working_modes
+
+    partial = store.meta / "partial"
+    if not os.access(partial, os.W_OK):
+        yield Finding(topic, "note", "you may not write here: it serves as a pool", None)
+        return
+    modes = find_working_modes(partial)
+    working = [mode for mode in places.link_modes() if modes.get(mode) == "works"]
+    told = ", ".join(f"{mode}: {verdict}" for mode, verdict in modes.items())
+    if working:
+        yield Finding(topic, "ok", f"copies are made by {working[0]} ({told})")
+    else:
+        text = f"neither {' nor '.join(places.link_modes())} works: copies stand alone ({told})"
+        yield Finding(topic, "note", text, "dm config set --global link reflink hardlink")
+    before_ns = read_clock_ns()
+    skew_s = (read_file_system_clock_ns(partial) - before_ns) / 1e9
+    if abs(skew_s) > CLOCK_SKEW_S:
+        text = f"the file system's clock is {skew_s:+.0f} s off this machine's"
+        yield Finding(topic, "problem", text, "set the clocks by NTP: lock ages depend on them")
+
+
+def _examine_leftovers(environment: Environment, topic: str, places: Places, store: DiskStore) -> Iterator[Finding]:
+    stale_s = places.stale_age_s()
+    for name, _ref in store.list_refs():
+        lock = store.root / f"{name}.lock"
+        try:
+            age_s = (read_clock_ns() - lock.stat().st_mtime_ns) / 1e9
+        except OSError:
+            continue
+        if age_s > stale_s:
+            text = f"'{lock}' was last touched {age_s:.0f} s ago: its holder is probably dead"
+            yield Finding(topic, "note", text, "the next dm that needs it takes it over")
+    partials = [path for path in sorted((store.meta / "partial").iterdir()) if not path.name.startswith("work-")]
+    if partials:
+        size_bytes = sum(_measure(path) for path in partials)
+        text = f"{len(partials)} unfinished downloads, {size_bytes} bytes, in '{store.meta / 'partial'}'"
+        yield Finding(topic, "note", text, "fetching the same again goes on from them")
+    quarantine = store.meta / "quarantine"
+    kept = sorted(quarantine.iterdir()) if quarantine.is_dir() else []
+    if kept:
+        size_bytes = sum(_measure(path) for path in kept)
+        text = f"{len(kept)} things put aside, {size_bytes} bytes, in '{quarantine}'"
+        yield Finding(topic, "note", text, "look at each note, then delete what nobody needs")
+
+
+def _measure(path: Path) -> int:
+    total = path.lstat().st_size
+    for folder, _folders, files in os.walk(path):
+        total += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)
+    return total
