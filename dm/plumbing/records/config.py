@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dm.plumbing.records.ladder import BUILT_IN, Rung, Source
 from dm.plumbing.records.private import PRIVATE_FOLDER
-from dm.plumbing.records.rewrite import RecordFile, read_record
+from dm.plumbing.records.record_file import RecordFile, read_record
 
 CONFIG_NAME = f"{PRIVATE_FOLDER}/config.toml"
 

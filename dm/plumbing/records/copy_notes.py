@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dm.errors import Malformed
 from dm.plumbing.records.plain import write_plain
 from dm.plumbing.records.private import PRIVATE_FOLDER, ensure_private_folder
-from dm.plumbing.records.rewrite import RecordFile, Rewrite, RewriteOptions, read_record, rewrite_record
+from dm.plumbing.records.record_file import RecordFile, read_record
 from dm.plumbing.records.state import encode_text, make_storage_path, read_document, resolve_storage_path
 from dm.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.rewrite import Rewrite
 
 COPY_NOTES_NAME = f"{PRIVATE_FOLDER}/dm.toml"
 COPY_NOTES_SCHEMA = 1
@@ -42,6 +46,8 @@ def merge_copy_notes(
     Nothing is written when nothing changes; concurrent writers lose nothing. Raises `MachineFailed`, and `Refused` for
     a path that is not UTF-8.
     """
+    from dm.plumbing.records.rewrite import Rewrite, RewriteOptions, rewrite_record
+
     deleted = frozenset(deletes)
     result: list[dict[Path, str]] = []
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from dm.environment import Environment
-from dm.errors import Malformed, Refused
+from dm.errors import DmError, Malformed, Refused
 from dm.plumbing.records.expressions import BUILT_IN_ROOTS, Expander, Use, split_expression
 from dm.plumbing.records.fields import is_symbol
 from dm.plumbing.records.ladder import BUILT_IN, DATASET, Ladder, Rung, Source
@@ -78,12 +78,14 @@ class _Folder(NamedTuple):
     """A folder in which copies lie by key."""
 
     path: str
+    folder: Path
     store_root: Path | None
     scope: str
     rungs: tuple[Rung, ...]
 
     def place(self, dataset: Placed) -> Location:
-        path = Path(f"{self.path}/{dataset.landing}")
+        # Joining is a third of the price of parsing the whole path for each of many datasets.
+        path = self.folder / dataset.landing.text
         return Location(path, self.store_root, dataset.skip_download, self.scope, self.rungs)
 
 
@@ -110,6 +112,10 @@ class Places:
         self._expander = Expander(ladder, project_root, environment, self._compose_symbol)
         self._composed: dict[tuple[str, str | None, str | None], _Folder] = {}
         self._datasets_dir: list[_Folder | None] = []  # one entry once it was looked up
+        self._pools: dict[str, list[Path]] = {}
+        self._pool_folders: list[_Folder] | None = None
+        self._elsewhere: dict[str | None, list[_Folder]] = {}
+        self._store_roots: list[Path] | None = None
         self._trusted: TrustedRoots | None = None
 
     # Names
@@ -192,7 +198,7 @@ class Places:
         head = _find_head(expression)
         if head is not None and not dataset.skip_download:
             root = self._expander.anchor(self._expander.expand(head, use), use)
-            return _Folder(root, Path(root), "", (own, *use.rungs.values())).place(dataset)
+            return _Folder(root, Path(root), Path(root), "", (own, *use.rungs.values())).place(dataset)
         has_key = "$" in expression and (True, "key") in split_expression(expression, use)
         if has_key:
             use.key = str(dataset.landing)
@@ -217,7 +223,7 @@ class Places:
             if rung is not None:
                 use = Use("'datasets_dir'", rung.fault)
                 path = self._expander.anchor(self._expander.resolve("datasets_dir", use), use)
-                folder = _Folder(path, Path(path), "", tuple(use.rungs.values()))
+                folder = _Folder(path, Path(path), Path(path), "", tuple(use.rungs.values()))
             self._datasets_dir.append(folder)
         return self._datasets_dir[0]
 
@@ -258,7 +264,7 @@ class Places:
             rungs += tuple(rung for rung in (scope_rung, prefix_rung) if rung is not None)
             path = "/".join(part for part in (root.rstrip("/"), sub, scope_name, prefix) if part)
             path = path if path.startswith("/") else f"/{path}"
-            self._composed[known] = _Folder(path, Path(root), scope_name, rungs)
+            self._composed[known] = _Folder(path, Path(path), Path(root), scope_name, rungs)
         return self._composed[known]
 
     def _select(self, own: Rung, outer: Use | None, symbol: str) -> tuple[str, str, tuple[Rung, ...]]:
@@ -298,19 +304,25 @@ class Places:
         scope in force. Empty for a place that the user manages.
         """
         location = self.locate(dataset)
-        found: list[Location] = []
-        for name in self._list_built_in_roots() if not location.user_managed else ():
-            store = Rung("store", f"${name}", BUILT_IN, "built in")
-            other = self._compose("datasets", store, dataset.scope).place(dataset)
-            if other.path not in (location.path, *(earlier.path for earlier in found)):
-                found.append(other)
-        return found
+        if location.user_managed:
+            return []
+        scope = dataset.scope
+        if scope not in self._elsewhere:
+            stores = [Rung("store", f"${name}", BUILT_IN, "built in") for name in self._list_built_in_roots()]
+            folders = [self._compose("datasets", store, scope) for store in stores]
+            self._elsewhere[scope] = list({folder.path: folder for folder in reversed(folders)}.values())[::-1]
+        there, landing = str(location.path), dataset.landing.text
+        return [folder.place(dataset) for folder in self._elsewhere[scope] if f"{folder.path}/{landing}" != there]
 
     def pools(self, kind: str = "datasets") -> list[Path]:
         """The read pools for ``datasets`` or ``cached``, in order, each once. Without a project those that name
         ``$repo`` are left out.
         """
-        name = "datasets_pools" if kind == "datasets" else "datacache_pools"
+        if kind not in self._pools:
+            self._pools[kind] = self._find_pools("datasets_pools" if kind == "datasets" else "datacache_pools")
+        return list(self._pools[kind])
+
+    def _find_pools(self, name: str) -> list[Path]:
         rung = self.ladder.lookup(name)
         folders: dict[Path, None] = {}
         for expression in cast("tuple[str, ...]", rung.value) if rung is not None else ():
@@ -324,14 +336,22 @@ class Places:
         """Where the dataset would lie in each read pool. ``store_root`` is set for a pool that is itself one of this
         project's store roots; every other pool is read-only.
         """
-        roots = self.store_roots()
-        landing = str(dataset.landing)
-        return [Location(pool / landing, pool if pool in roots else None, False, "", ()) for pool in self.pools()]
+        if self._pool_folders is None:
+            roots = self.store_roots()
+            self._pool_folders = [
+                _Folder(str(pool), pool, pool if pool in roots else None, "", ()) for pool in self.pools()
+            ]
+        return [folder.place(dataset) for folder in self._pool_folders]
 
     def store_roots(self) -> list[Path]:
         """The store roots that the ladder names, each once: an explicit ``datasets_dir``, the root of the composed
         layout, an explicit ``datacache_dir``, and the built-in ones. (`locate` gives those of single datasets.)
         """
+        if self._store_roots is None:
+            self._store_roots = self._find_store_roots()
+        return list(self._store_roots)
+
+    def _find_store_roots(self) -> list[Path]:
         roots: dict[Path, None] = {}
         datasets_dir = self._find_datasets_dir()
         for folder in (datasets_dir, self._compose("datasets", None, "")):
@@ -368,12 +388,17 @@ class Places:
             elif decided:
                 reason = "an earlier rule decides"
             wins = not fields and not decided
-            rules.append(Rule("datasets_dir", wins, reason, folder.place(dataset).path, folder.rungs))
+            rules.append(Rule("datasets_dir", wins, reason, _find_path(folder, dataset), folder.rungs))
             decided = decided or wins
-        composed = self._compose_for(dataset, dataset.scope).place(dataset)
-        reason = "an earlier rule decides" if decided else "no earlier rule applies"
-        rules.append(Rule("composed", not decided, reason, composed.path, composed.rungs))
-        return rules
+        if not decided:
+            composed = self._compose_for(dataset, dataset.scope)
+            return [*rules, Rule("composed", True, "no earlier rule applies", winner.path, composed.rungs)]
+        try:
+            composed = self._compose_for(dataset, dataset.scope)
+        except DmError as error:
+            return [*rules, Rule("composed", False, f"an earlier rule decides, and {error.message}", None, ())]
+        path = _find_path(composed, dataset)
+        return [*rules, Rule("composed", False, "an earlier rule decides", path, composed.rungs)]
 
     def _own_rung(self, dataset: Placed, field: str, value: str) -> Rung:
         find_line = self._manifest.find_line
@@ -432,6 +457,14 @@ class Places:
     def _setting(self, name: str) -> object:
         rung = self.ladder.lookup(name)
         return None if rung is None else rung.value
+
+
+def _find_path(folder: _Folder, dataset: Placed) -> Path | None:
+    """Where a rule that does not decide would put the dataset; None when it has no key to be put at."""
+    try:
+        return folder.place(dataset).path
+    except Refused:
+        return None
 
 
 def _find_head(expression: str) -> str | None:

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 
 from dm.plumbing.fs.machine import machine_errors
-from dm.plumbing.fs.publish import ensure_folder, place, write_file
-from dm.plumbing.fs.temporary import temporary_name
 
 PRIVATE_FOLDER = ".datamanifest"
 
@@ -22,6 +20,9 @@ def ensure_private_folder(project_root: Path) -> Path:
     with machine_errors("look at", ignore):
         if os.path.lexists(ignore):
             return folder
+    from dm.plumbing.fs.publish import ensure_folder, place, write_file
+    from dm.plumbing.fs.temporary import temporary_name
+
     ensure_folder(folder)
     staged = folder / temporary_name()
     write_file(staged, b"*\n", durable=False)

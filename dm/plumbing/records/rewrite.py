@@ -16,29 +16,13 @@ from dm.plumbing.fs.lock import DocumentLock
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import replace, write_file
 from dm.plumbing.fs.temporary import temporary_name
+from dm.plumbing.records.record_file import RecordFile, read_record
 from dm.progress import SILENT, Progress
+
+__all__ = ["RecordFile", "Rewrite", "RewriteOptions", "read_record", "rewrite_record"]
 
 #: Times that a record may change under our hands before we give up; each takes a writer without a lock within ms.
 _ATTEMPTS = 50
-
-
-class RecordFile(NamedTuple):
-    """A file as it was read: its bytes and what tells whether it has changed. ``content`` None: it is not there."""
-
-    path: Path
-    content: bytes | None
-    status: os.stat_result | None
-
-    @property
-    def mtime_ns(self) -> int:
-        """Time of its last change; 0 when it is not there."""
-        return 0 if self.status is None else self.status.st_mtime_ns
-
-    @property
-    def stamp(self) -> tuple[int, ...]:
-        """What differs when another file or other content lies there."""
-        status = self.status
-        return () if status is None else (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Rewrite(NamedTuple):
@@ -59,21 +43,6 @@ class RewriteOptions(NamedTuple):
     holder: str | None = None
     durable: bool = True
     progress: Progress = SILENT
-
-
-def read_record(path: Path) -> RecordFile:
-    """Read a file that may be missing. Raises `MachineFailed`."""
-    with machine_errors("read", path):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            return RecordFile(path, None, None)
-        try:
-            status = os.fstat(descriptor)
-            with os.fdopen(descriptor, "rb", closefd=False) as stream:
-                return RecordFile(path, stream.read(), status)
-        finally:
-            os.close(descriptor)
 
 
 def rewrite_record(

@@ -11,14 +11,17 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dm.errors import Malformed, Refused
 from dm.plumbing.records.plain import read_plain, write_plain
 from dm.plumbing.records.private import PRIVATE_FOLDER, ensure_private_folder
-from dm.plumbing.records.rewrite import RecordFile, Rewrite, RewriteOptions, read_record, rewrite_record
+from dm.plumbing.records.record_file import RecordFile, read_record
 from dm.progress import SILENT, Progress
 from dm.values import printable
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.rewrite import Rewrite
 
 #: The number of the shape that is written.
 STATE_SCHEMA = 5
@@ -124,6 +127,8 @@ def merge_state(
     Raises as `read_state` does, and `Refused` for text that is not UTF-8. After a crash the old state is there or the
     new one.
     """
+    from dm.plumbing.records.rewrite import Rewrite, RewriteOptions, rewrite_record
+
     deleted = tuple(deletes)
     deleted_instances = tuple(instance_deletes)
     result: list[State] = []

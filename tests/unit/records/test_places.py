@@ -223,6 +223,10 @@ def test_every_rule_is_told_with_the_one_that_wins() -> None:
         "nobody sets it",
         "no earlier rule applies",
     ]
+    last = places.explain_location(Entry(storage_path="x", scope="a/b"))[-1]
+    assert last.reason == (
+        "an earlier rule decides, and cannot use 'a/b' as a scope ('scope' of 'sst'): it is not one part of a path"
+    )
     rungs = places.explain_location(Entry(storage_path="x"))[0].rungs
     assert [rung.origin for rung in rungs] == ['/p/proj/datamanifest.toml:6 ["sst"] storage_path']
     rungs = places.explain_location(Entry())[1].rungs
