@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+#: Names of fields that are remembered while a text is read; parameter hashes would fill the memory in vain.
+_KEYS_KNOWN_MAX = 64
 _ESCAPES = {
     **{code: f"\\u{code:04x}" for code in (*range(32), 127) if code != 9},
     8: "\\b",
@@ -29,6 +31,7 @@ def read_plain(text: str) -> dict[str, object] | None:
     document: dict[str, object] = {}
     table: dict[str, object] = document
     headers: set[tuple[str, ...]] = set()
+    keys: dict[str, str] = {}  # the same few names stand in every table
     for line in text.split("\n"):
         if not line:
             continue
@@ -43,10 +46,16 @@ def read_plain(text: str) -> dict[str, object] | None:
             table = found
             continue
         name, sign, value = line.partition(" = ")
-        key = _read_key(name)
-        if not sign or key is None or key in table:
+        key = keys.get(name)
+        if key is None:
+            key = _read_key(name)
+            if key is None:
+                return None
+            if len(keys) < _KEYS_KNOWN_MAX:
+                keys[name] = key
+        if not sign or key in table:
             return None
-        if len(value) >= 2 and value[0] == value[-1] == '"' and "\\" not in value and '"' not in value[1:-1]:
+        if value[:1] == '"' and value[-1] == '"' and value.count('"') == 2 and "\\" not in value:
             table[key] = value[1:-1]
         elif value.isascii() and value.isdigit() and (value[0] != "0" or value == "0") and len(value) < 19:
             table[key] = int(value)
