@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -31,8 +32,9 @@ _CHUNK_FILES = 64
 _CHUNK_BYTES = 4 << 20
 _PARALLEL_CHUNKS_MIN = 4
 _PARALLEL_BYTES_MIN = 4 << 20
-#: Workers beyond the cores hide the waiting for a cold disk.
-_WORKERS_MAX = 8
+#: Threads while the disk has to be waited for; with everything in memory more than one per core only get in each
+#: other's way.
+_COLD_WORKERS_MAX = 8
 #: From this many bytes `MultiHasher` uses a thread per algorithm.
 _THREADED_BYTES_MIN = 64 << 10
 
@@ -155,26 +157,36 @@ def _hash_all(
     folder: int, root: AnyPath, names: Sequence[bytes], sizes: Sequence[int], ids: list[bytes], task: Task | None
 ) -> list[bytes]:
     chunks, large = _share_out(sizes)
-    workers = _count_workers(len(chunks), sum(sizes))
     chunks.reverse()  # taken from the end
     failed: list[BaseException] = []
+    threads: list[threading.Thread] = []
+    read_blocks = _find_block_counter()
 
     def work() -> None:
         buffer = memoryview(bytearray(_BUFFER_BYTES))
         try:
-            while not failed:
+            before = read_blocks()
+            while chunks and not failed:
                 try:
                     chunk = chunks.pop()
                 except IndexError:
                     return
                 _hash_chunk(folder, root, names, sizes, chunk, ids, buffer, task)
+                after = read_blocks()
+                if after != before and len(chunks) > len(threads) < _COLD_WORKERS_MAX - 1:
+                    start_worker()
+                before = after
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             failed.append(error)
 
-    threads = [threading.Thread(target=work, name="dm-hash", daemon=True) for _ in range(workers)]
-    for thread in threads:
+    def start_worker() -> None:
+        thread = threading.Thread(target=work, name="dm-hash", daemon=True)
+        threads.append(thread)
         thread.start()
+
     try:
+        for _ in range(_count_workers(len(chunks), sum(sizes))):
+            start_worker()
         if chunks:
             work()
         for index in large:
@@ -184,11 +196,20 @@ def _hash_all(
         failed.append(error)
         raise
     finally:
-        for thread in threads:
-            thread.join()
+        while threads:  # a worker that still runs may start another
+            threads.pop().join()
     if failed:
         raise failed[0]
     return ids
+
+
+def _find_block_counter() -> Callable[[], int]:
+    """What tells a thread how many blocks it had to wait for on a disk; always 0 where the system does not count."""
+    if not sys.platform.startswith("linux"):
+        return lambda: 0
+    from resource import RUSAGE_THREAD, getrusage
+
+    return lambda: getrusage(RUSAGE_THREAD).ru_inblock
 
 
 def _share_out(sizes: Sequence[int]) -> tuple[list[list[int]], list[int]]:
@@ -216,7 +237,7 @@ def _count_workers(chunks: int, size_bytes: int) -> int:
     """Threads beside the caller's own."""
     if chunks < _PARALLEL_CHUNKS_MIN and size_bytes < _PARALLEL_BYTES_MIN:
         return 0
-    return max(0, min(os.cpu_count() or 1, _WORKERS_MAX, chunks) - 1)
+    return max(0, min(os.cpu_count() or 1, _COLD_WORKERS_MAX, chunks) - 1)
 
 
 def _hash_chunk(

@@ -148,6 +148,23 @@ def test_many_files_have_the_ids_that_each_has_alone_in_order(tmp_path: Path, si
         os.close(folder)
 
 
+def test_more_threads_join_while_a_cold_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter(range(1_000_000))
+    seen: set[int] = set()
+
+    def read_blocks() -> int:
+        seen.add(threading.get_ident())
+        return next(counts)
+
+    monkeypatch.setattr(hashing, "_find_block_counter", lambda: read_blocks)
+    names = _make_files(tmp_path, [10] * 4000)
+    before = threading.active_count()
+    ids = hash_blobs(tmp_path, names, [10] * 4000)
+    assert ids == [blake3((tmp_path / os.fsdecode(name)).read_bytes()).digest() for name in names]
+    assert threading.active_count() == before
+    assert 2 < len(seen) <= 8
+
+
 @pytest.mark.parametrize("now", [0, 3, 5, 2 << 20])
 @pytest.mark.parametrize("before", [4, 17 << 20])
 def test_a_file_that_changed_its_size_meanwhile_is_told(tmp_path: Path, before: int, now: int) -> None:

@@ -6,8 +6,6 @@ import errno
 import fcntl
 import os
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from dm.errors import MachineFailed, Refused
 from dm.plumbing.fs.link import LinkMode, find_working_modes, forget_impossible_modes, link_file
 from tests.fixtures.machine import MakeImage, MakeTmpfs, needs_root
+from tests.fixtures.users import OTHER_USER, let_others_in, run_as_other_user
 
 LADDER: tuple[LinkMode, ...] = ("reflink", "hardlink", "copy")
 
@@ -225,26 +224,18 @@ def test_another_users_file_under_protected_hard_links_is_copied(tmp_path: Path)
     needs_root()
     if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1":
         pytest.skip("hard links are not protected on this machine")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
+    let_others_in(tmp_path)
     (tmp_path / "source").write_bytes(b"bytes of root")
     (tmp_path / "theirs").mkdir()
-    os.chown(tmp_path / "theirs", 4321, 4321)
-    script = (
-        "import os, sys; os.setgroups([]); os.setgid(4321); os.setuid(4321)\n"
-        "from dm.plumbing.fs.link import link_file\n"
-        "print(link_file(sys.argv[1], sys.argv[2], modes=('hardlink', 'copy')))\n"
-    )
-    # Imported before the user changes: the checkout may be root's alone.
-    command = [sys.executable, "-c", "import dm.plumbing.fs.link, fcntl, encodings.idna\n" + script]
-    done = subprocess.run(
-        [*command, str(tmp_path / "source"), str(tmp_path / "theirs" / "target")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[3],
-    )
-    assert (done.stdout, done.stderr) == ("copy\n", "")
+    os.chown(tmp_path / "theirs", OTHER_USER, OTHER_USER)
+    script = """
+import sys
+from dm.plumbing.fs.link import link_file
+print(link_file(sys.argv[1], sys.argv[2], modes=("hardlink", "copy")))
+"""
+    paths = (str(tmp_path / "source"), str(tmp_path / "theirs" / "target"))
+    output = run_as_other_user(script, *paths, modules="dm.plumbing.fs.link, fcntl")
+    assert output == ("copy\n", "")
 
 
 def test_the_working_modes_of_a_folder_are_told_with_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

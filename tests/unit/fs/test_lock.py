@@ -21,6 +21,7 @@ from dm.plumbing.fs.lock import CopyLock, DocumentLock, ExclusiveLock, SharedLoc
 from dm.progress import SILENT
 from tests.fixtures.machine import needs_root
 from tests.fixtures.sinks import RecordingProgress
+from tests.fixtures.users import let_others_in, run_as_other_user
 
 HOST = "here"
 NAME = "0123abcd" * 8
@@ -450,27 +451,22 @@ print(os.waitpid(child, 0)[1])
 @pytest.mark.needs_root
 def test_another_users_private_file_is_enough_to_lock(tmp_path: Path) -> None:
     needs_root()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
+    let_others_in(tmp_path)
     with make_lock(tmp_path):
         pass
     (tmp_path / ".dm" / "locks" / NAME).chmod(0o644)
     tmp_path.chmod(0o777)
     script = """
-import os, sys
+import sys
 from pathlib import Path
-import dm.plumbing.fs.lock, resource, encodings.idna
-os.setgroups([]); os.setgid(4321); os.setuid(4321)
 from dm.plumbing.fs.lock import CopyLock
 root = Path(sys.argv[1])
 with CopyLock(root=root, copy=root / "copy.nc", name="0123abcd" * 8, host_name="here", process_id=4711):
     print((root / "copy.nc.lock").read_text())
 print(os.listdir(root))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False, cwd=CHECKOUT
-    )
-    assert (done.stdout, done.stderr) == ("4711 here\n['.dm']\n", "")
+    output = run_as_other_user(script, str(tmp_path), modules="dm.plumbing.fs.lock, fcntl")
+    assert output == ("4711 here\n['.dm']\n", "")
 
 
 def test_a_store_that_a_group_shares_has_lock_files_for_the_group(tmp_path: Path) -> None:

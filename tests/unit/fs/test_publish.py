@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
 
 from dm.errors import DmError, MachineFailed, Refused
 from dm.plumbing.fs.publish import ensure_folder, is_temporary, place, replace, temporary_name, write_file
@@ -295,3 +296,26 @@ def test_ensure_folder_says_that_the_disk_has_no_room_for_it(small_tmpfs: MakeTm
         ensure_folder(folder / "a" / "b")
     assert caught.value.code == "disk-full"
     assert str(caught.value) == f"cannot make the folder '{folder}/a/b': disk full"
+
+
+# The same without root, on a file system that is made up (pyfakefs tells the truth about these two) -------------------
+
+
+def test_a_full_disk_is_told_and_the_old_file_kept_without_root(fs: FakeFilesystem) -> None:
+    fs.add_mount_point("/data", total_size=100)
+    path = Path("/data/document.toml")
+    path.write_bytes(b"old")
+    with pytest.raises(MachineFailed) as caught:
+        write_file(path, b"x" * 200)
+    assert str(caught.value) == "cannot write '/data/document.toml': disk full"
+    assert path.read_bytes() == b"old"
+    assert os.listdir("/data") == ["document.toml"]
+
+
+def test_another_file_system_is_told_without_root(fs: FakeFilesystem) -> None:
+    fs.add_mount_point("/data")
+    fs.create_file("/other/staged")
+    with pytest.raises(DmError) as caught:
+        replace(Path("/other/staged"), Path("/data/target"))
+    assert str(caught.value) == "cannot rename '/other/staged' to '/data/target': not one file system"
+    assert Path("/other/staged").exists()
