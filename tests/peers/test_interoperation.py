@@ -212,12 +212,16 @@ def test_dm_finds_what_the_peer_fetched_without_the_peers_state(
     expect_ok(run_peer("download", "data"))
     fetched = Path(expect_ok(run_peer("path", "data")).strip())
     (project / ".datamanifest" / "state.toml").unlink()
+    store = fetched.parents[1 if shape == "folder" else 2]
+    lies_there = sorted(store.rglob("*"))
     server.forget_requests()
 
     expect_ok(run_dm("fetch"))
+    expect_ok(run_dm("fetch"))  # now by its record
 
     assert [] == server.requests
     assert fetched == locate_with_dm(run_dm, "data")
+    assert lies_there == sorted(store.rglob("*")), "a read pool is not written to"
 
 
 def test_dm_does_not_take_the_peers_damaged_copy(
@@ -381,16 +385,34 @@ def test_the_peer_is_given_a_checksum_it_can_check_beside_the_folders_digest(
 # --- at the same time ----------------------------------------------------------------------------------------------
 
 
-def start(command: list[str], project: Path, home: Home) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        cwd=project,
-        env=home.variables(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+Start = Callable[[list[str]], "subprocess.Popen[str]"]
+#: What a command takes once nothing holds it up; it ends a hang.
+WAIT_TIMEOUT_S = 60.0
+
+
+@pytest.fixture
+def start(project: Path, home: Home) -> Iterator[Start]:
+    """Start a command in the test's project and home; what still runs after the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: list[str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command,
+            cwd=project,
+            env=home.variables(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 def declare_slow(server: HttpServer, project: Path) -> Route:
@@ -403,17 +425,17 @@ def declare_slow(server: HttpServer, project: Path) -> Route:
 
 
 def test_dm_waits_for_a_peer_that_is_fetching_and_takes_what_it_published(
-    server: HttpServer, home: Home, project: Path, run_dm: RunDm, peer_executable: Path
+    server: HttpServer, project: Path, start: Start, run_dm: RunDm, peer_executable: Path
 ) -> None:
     route = declare_slow(server, project)
-    first = start([str(peer_executable), "download", "slow"], project, home)
+    first = start([str(peer_executable), "download", "slow"])
     assert route.paused.wait(timeout=60)
-    second = start([sys.executable, "-m", "dm", "fetch", "slow"], project, home)
+    second = start([sys.executable, "-m", "dm", "fetch", "slow"])
     # The note of whom it waits for comes after a second; then the peer may go on.
     assert second.stderr is not None
     note = second.stderr.readline()
     route.go.set()
-    outputs = [first.communicate(timeout=COMMAND_TIMEOUT_S), second.communicate(timeout=COMMAND_TIMEOUT_S)]
+    outputs = [first.communicate(timeout=WAIT_TIMEOUT_S), second.communicate(timeout=WAIT_TIMEOUT_S)]
 
     assert (0, 0) == (first.returncode, second.returncode), outputs
     assert str(first.pid) in note
@@ -422,16 +444,16 @@ def test_dm_waits_for_a_peer_that_is_fetching_and_takes_what_it_published(
 
 
 def test_the_peer_waits_for_a_dm_that_is_fetching_and_takes_what_it_published(
-    server: HttpServer, home: Home, project: Path, run_dm: RunDm, peer_executable: Path
+    server: HttpServer, project: Path, start: Start, run_dm: RunDm, peer_executable: Path
 ) -> None:
     route = declare_slow(server, project)
-    first = start([sys.executable, "-m", "dm", "fetch", "slow"], project, home)
+    first = start([sys.executable, "-m", "dm", "fetch", "slow"])
     assert route.paused.wait(timeout=60)
-    second = start([str(peer_executable), "download", "slow"], project, home)
+    second = start([str(peer_executable), "download", "slow"])
     time.sleep(2)  # the peer says nothing while it waits; had it not waited, it would ask the server now
     assert (None, None) == (first.poll(), second.poll())
     route.go.set()
-    outputs = [first.communicate(timeout=COMMAND_TIMEOUT_S), second.communicate(timeout=COMMAND_TIMEOUT_S)]
+    outputs = [first.communicate(timeout=WAIT_TIMEOUT_S), second.communicate(timeout=WAIT_TIMEOUT_S)]
 
     assert (0, 0) == (first.returncode, second.returncode), outputs
     assert 1 == server.count("/slow.csv")
