@@ -6,7 +6,9 @@ roots. What is found is used only when it is complete and its bytes are vouched 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dm.porcelain.copies import Copy
@@ -49,22 +51,37 @@ def find_candidates(project: Project, dataset: Dataset) -> Iterator[Candidate]:
     seen = {location.path}
     if recorded is not None and recorded != location.path:
         seen.add(recorded)
-        copy = project.copy_of_path(recorded)
-        if copy.exists():
-            yield Candidate(copy, "state", recorded=True)
+        candidate = _find_recorded(project, dataset, recorded)
+        if candidate is not None:
+            yield candidate
     copy = project.copy_at(location)
     if copy.exists():
         yield Candidate(copy, "location", recorded=recorded == location.path)
-    if location.user_managed:
-        return
-    elsewhere: list[tuple[How, Location]] = [("pool", pool) for pool in project.places.pool_candidates(dataset)]
-    elsewhere += [("root", other) for other in project.places.candidates(dataset)]
-    for how, other in elsewhere:
+    for how, other in _list_elsewhere(project, dataset):
         if other.path not in seen:
             seen.add(other.path)
             copy = project.copy_at(other)
             if copy.exists():
                 yield Candidate(copy, how, recorded=False)
+
+
+def _find_recorded(project: Project, dataset: Dataset, path: Path) -> Candidate | None:
+    """What lies where the state says, as what that place is: a pool stays a pool, also below a store root."""
+    if not os.path.lexists(path):
+        return None
+    for how, other in _list_elsewhere(project, dataset):
+        if other.path == path:
+            return Candidate(project.copy_at(other), how, recorded=True)
+    return Candidate(project.copy_of_path(path), "state", recorded=True)
+
+
+def _list_elsewhere(project: Project, dataset: Dataset) -> list[tuple[How, Location]]:
+    """The places beside a dataset's location where it may lie; none for a place that the user manages."""
+    if project.locate(dataset).user_managed:
+        return []
+    elsewhere: list[tuple[How, Location]] = [("pool", pool) for pool in project.places.pool_candidates(dataset)]
+    elsewhere += [("root", other) for other in project.places.candidates(dataset)]
+    return elsewhere
 
 
 def weigh(project: Project, dataset: Dataset, candidate: Candidate, *, progress: Progress = SILENT) -> Weighed:
@@ -79,9 +96,14 @@ def weigh(project: Project, dataset: Dataset, candidate: Candidate, *, progress:
     return Weighed(candidate, _decide(dataset, candidate, standing, marked=marked), standing)
 
 
+def is_read_only(candidate: Candidate) -> bool:
+    """Whether a candidate lies in a pool or another tool's folder: used where it is, nothing is written there."""
+    return candidate.copy.store is None and candidate.how in ("pool", "state")
+
+
 def _decide(dataset: Dataset, candidate: Candidate, standing: Standing, *, marked: bool) -> Verdict:
     if standing.meets_contract:
-        if candidate.copy.user_managed or (candidate.how == "pool" and candidate.copy.store is None):
+        if candidate.copy.user_managed or is_read_only(candidate):
             return "use"
         return "use" if marked and standing.as_last_seen else "adopt"
     if not marked:

@@ -59,10 +59,11 @@ def _tell(project: Project, dataset: Dataset) -> Outcome:
 
 
 def _find_state(project: Project, dataset: Dataset, chosen: Weighed, *, relocated: bool) -> str:
+    from dm.porcelain.find import is_read_only
     from dm.porcelain.integrity import find_contract
 
     copy, standing = chosen.candidate.copy, chosen.standing
-    if not copy.is_marked() and chosen.candidate.how != "pool":
+    if not copy.is_marked() and not is_read_only(chosen.candidate):
         return "partial"
     if standing is None:
         return "skipped"
