@@ -23,7 +23,7 @@ class Run(NamedTuple):
     """A finished run.
 
     ``peak_bytes`` is the largest resident memory of the process or of a child it waited for, and no less than this
-    process's own when it started it (some 20 MiB): the kernel counts from the fork.
+    process's own when it started it (some 30 MiB): the kernel counts from the fork.
     """
 
     wall_s: float
