@@ -5,8 +5,6 @@ An alias is found, not proof: who wrote it may have been wrong. Whoever has a co
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dm.errors import DmError
 from dm.plumbing.fs.machine import machine_errors
 from dm.values import Digest
@@ -17,7 +15,7 @@ def format_alias(blob: Digest) -> bytes:
     return f"{blob}\n".encode()
 
 
-def read_alias(path: Path) -> Digest | None:
+def read_alias(path: str) -> Digest | None:
     """The blob id that an alias file holds; None when there is none, or none that can be read (it is a hint)."""
     with machine_errors("read", path):
         try:

@@ -37,10 +37,13 @@ class Plan(NamedTuple):
 
 
 class Built(NamedTuple):
-    """What was built: the most expensive mode that a plain file needed, and why one stands alone (None: none does)."""
+    """What was built: the most expensive mode that a plain file needed, why one stands alone (None: none does), and
+    whether no bytes were written at all.
+    """
 
     mode: LinkMode
     fallback: str | None
+    all_hardlinks: bool
 
 
 class Checkout:
@@ -123,6 +126,9 @@ class Checkout:
         return target
 
 
+_HARDLINK = LINK_MODES.index("hardlink")
+
+
 class _Ladder:
     """Links file after file, and remembers how far down it had to go."""
 
@@ -130,13 +136,24 @@ class _Ladder:
         self._modes = tuple(modes)
         self._executable: tuple[LinkMode, ...] = ("reflink", "copy") if "reflink" in self._modes else ("copy",)
         self._strict = strict
+        self._hardlinks_first = self._modes[:1] == ("hardlink",)
         self._lowest = -1
+        self.all_hardlinks = True
         self._fallback: str | None = None
 
     def link(self, source: str | bytes, target: str | bytes, *, executable: bool) -> None:
         if executable:
+            self.all_hardlinks = False
             link_file(source, target, modes=self._executable, executable=True)
             return
+        if self._hardlinks_first:
+            # The whole ladder costs as much again as the link: only where this does not work.
+            try:
+                os.link(source, target, follow_symlinks=False)
+                self._lowest = max(self._lowest, _HARDLINK)
+                return
+            except OSError:
+                self._hardlinks_first = False
         try:
             mode = link_file(source, target, modes=self._modes)
         except MachineFailed as error:
@@ -146,11 +163,12 @@ class _Ladder:
             # Only what the rungs above cannot do is copied; the next file tries them first again.
             self._modes = (*self._modes, "copy")
             mode = link_file(source, target, modes=("copy",))
+        self.all_hardlinks = self.all_hardlinks and mode == "hardlink"
         self._lowest = max(self._lowest, LINK_MODES.index(mode))
 
     def built(self) -> Built:
         lowest = LINK_MODES[self._lowest] if self._lowest >= 0 else (self._modes or LINK_MODES)[0]
-        return Built(lowest, self._fallback)
+        return Built(lowest, self._fallback, self.all_hardlinks)
 
 
 def _unsafe(digest: Digest, name: bytes) -> Refused:

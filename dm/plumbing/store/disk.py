@@ -32,7 +32,7 @@ from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.loose import LooseObjects
 from dm.plumbing.store.markers import CopyState, put_marker, read_copy_state, refuse_foreign_marker
 from dm.plumbing.store.objects import TreeEntry, encode_tree, refuse_unsafe_names
-from dm.plumbing.store.refs import Ref
+from dm.plumbing.store.refs import Ref, check_ref_name
 from dm.progress import SILENT, Progress
 from dm.values import Digest
 
@@ -251,10 +251,10 @@ class DiskStore:
                 yield name
 
     def _ref_text(self, name: str | Path) -> str:
-        return self._layout.ref_name(name) if isinstance(name, Path) else name
+        return self._layout.ref_name(name) if isinstance(name, Path) else check_ref_name(name)
 
     def _ref_path(self, name: str | Path) -> Path:
-        return self._layout.ref_path(self._ref_text(name))
+        return Path(self._layout.ref_path(self._ref_text(name)))
 
     # Working copies
 
@@ -421,9 +421,13 @@ class DiskStore:
                 write_private(os.fspath(private), f"{ref.format()}\n".encode())
                 if os.path.lexists(copy):
                     raise _occupied(copy)
-                built = checkout.build(plan, os.fspath(staged), modes=self.options.link, strict=False)
+                built = checkout.build(plan, os.fspath(staged), modes=self.ground().rungs, strict=False)
                 if self.options.durable:
-                    flush_file_systems([workspace.folder])
+                    # Names alone are in the journal of the file system, in their order; bytes are not.
+                    if built.all_hardlinks:
+                        _flush_file(private)
+                    else:
+                        flush_file_systems([workspace.folder])
                 put_ref(self._layout, name, private)
                 self._layout.ensure_folder_once(os.path.dirname(copy))
                 if not place(staged, copy):
@@ -516,12 +520,16 @@ class DiskStore:
         with machine_errors("check out to", destination):
             if os.path.lexists(destination):
                 raise _occupied(destination)
-            strict = modes is not None
-            built = checkout.build(plan, os.fspath(staged), modes=modes or self.options.link, strict=strict)
+            usual = modes or self._usual_modes(destination)
+            built = checkout.build(plan, os.fspath(staged), modes=usual, strict=modes is not None)
             if not place(staged, destination):
                 raise _occupied(destination)
         self._tell_fallback(built, destination)
         return built
+
+    def _usual_modes(self, destination: Path) -> tuple[LinkMode, ...]:
+        # Inside the store it is known what works; elsewhere, and where the store cannot be written to, it is tried.
+        return self.ground().rungs if self._layout.owns(destination) else self.options.link
 
     def _tell_fallback(self, built: Built, copy: Path) -> None:
         if built.fallback is not None and not self._told:

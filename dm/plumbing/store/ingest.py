@@ -143,7 +143,7 @@ class Ingest:
     def _store_whole(self, path: bytes, data: memoryview, task: Task) -> tuple[bytes, int]:
         raw, size = blake3_of(data), len(data)
         task.advance(size)
-        if not self._is_there(raw, size):
+        if not self._writer.find_equal(raw, data):
             if self._reflinks and size:
                 private = self._clone(path)
                 # The file may have been written since it was read: then the bytes that were hashed are stored.
@@ -171,7 +171,7 @@ class Ingest:
         return private
 
     def _stage_bytes(self, raw: bytes, data: bytes) -> None:
-        if not self._is_there(raw, len(data)):
+        if not self._writer.find_equal(raw, data):
             self._writer.stage_bytes(raw, data)
 
     def _adopt(self, raw: bytes, private: str, size: int) -> None:

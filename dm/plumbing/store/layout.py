@@ -39,7 +39,7 @@ class Layout:
         self._prepared = False
         self._checked = False
         self._made: set[str] = set()
-        self._clear_of_others: set[Path] = set()
+        self._clear_of_others: set[str] = set()
         self._folds_case: bool | None = None
         self._prefix = f"{os.fspath(root)}/" if os.fspath(root) != "/" else "/"
 
@@ -114,13 +114,13 @@ class Layout:
         name = raw.hex()
         return f"{self._prefix}.dm/objects/{name[:2]}/{name[2:]}"
 
-    def alias_path(self, digest: Digest) -> Path:
+    def alias_path(self, digest: Digest) -> str:
         """Where the blake3 id of the blob with this other digest is kept."""
-        return self.aliases / digest.algorithm / digest.hex[:2] / digest.hex[2:]
+        return f"{self._prefix}.dm/aliases/{digest.algorithm}/{digest.hex[:2]}/{digest.hex[2:]}"
 
-    def ref_path(self, name: str) -> Path:
-        """Where the ref of a copy lies. Raises `Refused` for an unsafe name."""
-        return self.refs / check_ref_name(name)
+    def ref_path(self, name: str) -> str:
+        """Where the ref of a copy lies; ``name`` was checked (`ref_name`, `check_ref_name`)."""
+        return f"{self._prefix}.dm/refs/{name}"
 
     def partial_folder(self, identity: str) -> Path:
         """The private folder for work on what ``identity`` names: the same for every run."""
@@ -143,7 +143,7 @@ class Layout:
         if not text.startswith(self._prefix) or "/../" in text or "/./" in text or "//" in text:
             text = self._find_below(copy)
         name = check_ref_name(text[len(self._prefix) :])
-        self._refuse_inner_store(Path(text).parent)
+        self._refuse_inner_store(os.path.dirname(text))
         return name
 
     def _find_below(self, copy: Path) -> str:
@@ -162,18 +162,16 @@ class Layout:
             code="outside-store",
         )
 
-    def _refuse_inner_store(self, folder: Path) -> None:
-        unseen = []
-        while folder != self.root and folder not in self._clear_of_others:
-            if os.path.exists(folder / ".dm" / "format"):
+    def _refuse_inner_store(self, folder: str) -> None:
+        while len(folder) >= len(self._prefix) and folder not in self._clear_of_others:
+            if os.path.exists(f"{folder}/.dm/format"):
                 raise Refused(
                     f"'{display_path(folder)}' is a store of its own inside '{display_path(self.root)}'",
                     hint=f"use --root {display_path(folder)}",
                     code="inner-store",
                 )
-            unseen.append(folder)
-            folder = folder.parent
-        self._clear_of_others.update(unseen)
+            self._clear_of_others.add(folder)
+            folder = os.path.dirname(folder)
 
     def owns(self, path: Path) -> bool:
         """Whether ``path`` lies below the root and not in its ``.dm``, by its spelling alone."""

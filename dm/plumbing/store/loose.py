@@ -18,13 +18,15 @@ from dm.plumbing.fs.walk import Entry
 from dm.plumbing.hashing import hash_blob, hash_blobs, tree_id_of
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.objects import TreeEntry, decode_tree, no_object
-from dm.plumbing.store.stamps import FolderIndex, Stamp
+from dm.plumbing.store.stamps import NLINK_UNKNOWN, FolderIndex, Stamp
 from dm.plumbing.store.statcache import StatCache
 from dm.progress import SILENT, Progress
 from dm.values import Digest
 
 #: Enough of a file to see whether it may be a tree: mode, id, a size of 19 digits, a tab.
 _HEAD_BYTES = 6 + 1 + 64 + 1 + 19 + 1
+# The stat cache keeps a file's kind; what is executable is said by trees, not by objects.
+_OBJECT_MODE = stat.S_IFREG | 0o444
 _TREE_MODES = (b"100644 ", b"100755 ", b"120000 ", b"040000 ")
 
 
@@ -121,6 +123,21 @@ class LooseObjects:
         if unread and self._cache is not None:
             self._record(seen, ids, tree, clock_ns)
         return Examined(sound, damaged, missing)
+
+    def record_linked(
+        self, tree: bytes, entries: Iterable[Entry], ids: Iterable[bytes], *, clock_ns: int
+    ) -> None:
+        """Record the objects of a tree that were just made by linking the files ``entries``, seen and hashed before."""
+        if self._cache is None:
+            return
+        linked = {
+            raw: _make_entry(_name_of(raw), entry, nlink=NLINK_UNKNOWN)
+            for entry, raw in zip(entries, ids, strict=True)
+            if entry.kind == "file" and not entry.mode & 0o100
+        }
+        ordered = sorted(linked)
+        index = FolderIndex.pack([linked[raw] for raw in ordered], ordered, clock_ns=clock_ns)
+        self._cache.record_folder(self._layout.root, index, tree=tree)
 
     def list_objects(self) -> Iterator[tuple[Digest, int]]:
         """Every object in the order of its hex, with the bytes of its file. Other files are passed over."""
@@ -242,7 +259,7 @@ def _entry_of(seen: _Seen) -> Entry:
     return Entry(
         _name_of(seen.raw),
         "file",
-        stat.S_IFREG | 0o444,
+        _OBJECT_MODE,
         status.st_size,
         status.st_mtime_ns,
         status.st_ctime_ns,
@@ -250,6 +267,11 @@ def _entry_of(seen: _Seen) -> Entry:
         status.st_dev,
         status.st_nlink,
     )
+
+
+def _make_entry(name: bytes, entry: Entry, *, nlink: int) -> Entry:
+    _, kind, _, size, mtime_ns, ctime_ns, inode, device, _ = entry
+    return Entry(name, kind, _OBJECT_MODE, size, mtime_ns, ctime_ns, inode, device, nlink)
 
 
 def _list(folder: str, *, length: int) -> list[str]:

@@ -17,12 +17,12 @@ MARKER_NAME = ".complete"
 CopyState = Literal["absent", "unmarked", "complete"]
 
 
-def marker_path(copy: Path, *, is_folder: bool) -> str:
+def marker_path(copy: str | Path, *, is_folder: bool) -> str:
     """Where a copy's marker lies."""
     return f"{os.fspath(copy)}/{MARKER_NAME}" if is_folder else f"{os.fspath(copy)}{MARKER_NAME}"
 
 
-def read_copy_state(copy: Path) -> CopyState:
+def read_copy_state(copy: str | Path) -> CopyState:
     """Whether something lies at ``copy``, and whether its marker says that it is complete. A link is followed.
 
     Only an empty file is a marker: a ``.complete`` with content is data that someone put there.
@@ -36,7 +36,7 @@ def read_copy_state(copy: Path) -> CopyState:
     return "complete" if marked else "unmarked"
 
 
-def has_marker(copy: Path, *, is_folder: bool) -> bool:
+def has_marker(copy: str | Path, *, is_folder: bool) -> bool:
     """Whether the marker is there. Raises `OSError`."""
     path = marker_path(copy, is_folder=is_folder)
     try:
@@ -46,29 +46,29 @@ def has_marker(copy: Path, *, is_folder: bool) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
-def refuse_foreign_marker(copy: Path, *, is_folder: bool) -> bool:
+def refuse_foreign_marker(copy: str | Path, *, is_folder: bool) -> bool:
     """Whether the marker is there, for who is about to write it.
 
     Raises `Refused` when what lies in its place is no marker: it would be lost.
     """
     path = marker_path(copy, is_folder=is_folder)
-    if has_marker(copy, is_folder=is_folder):
-        return True
-    if os.path.lexists(path):
+    if not os.path.lexists(path):
+        return False
+    if not has_marker(copy, is_folder=is_folder):
         raise Refused(
             f"cannot mark '{display_path(copy)}' as complete: '{display_path(path)}' is not an empty file",
             hint="move it away",
             code="marker-in-the-way",
         )
-    return False
+    return True
 
 
-def put_marker(copy: Path, *, is_folder: bool) -> None:
+def put_marker(copy: str | Path, *, is_folder: bool) -> None:
     """Say that a copy is complete. Raises `OSError`."""
     os.close(os.open(marker_path(copy, is_folder=is_folder), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666))
 
 
-def remove_marker(copy: Path, *, is_folder: bool) -> None:
+def remove_marker(copy: str | Path, *, is_folder: bool) -> None:
     """Take the marker away, the first step of every replacement. Nothing there is fine. Raises `OSError`."""
     try:
         os.unlink(marker_path(copy, is_folder=is_folder))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,16 +86,17 @@ class _Item:
     """One publication under way."""
 
     __slots__ = (
-        "aliases", "digest", "entries", "fault", "files", "ids", "is_folder", "marked", "mode", "name", "occupied",
-        "publication", "ref", "size_bytes", "staged", "trees", "unchanged",
+        "aliases", "copy", "digest", "entries", "fault", "files", "ids", "is_folder", "marked", "met_objects", "mode",
+        "name", "occupied", "publication", "ref", "size_bytes", "staged", "trees", "unchanged",
     )  # fmt: skip
 
     def __init__(self, publication: Publication) -> None:
         self.publication = publication
         self.staged = os.fspath(publication.staged)
+        self.copy = os.fspath(publication.copy)
         self.fault: DmError | None = None
         self.name = ""
-        self.is_folder = self.occupied = self.marked = self.unchanged = False
+        self.is_folder = self.occupied = self.marked = self.unchanged = self.met_objects = False
         self.entries: Sequence[Entry] = ()
         self.ids: Sequence[bytes] = ()
         self.trees: dict[bytes, BuiltTree] = {}
@@ -103,7 +104,7 @@ class _Item:
         self.size_bytes = self.files = 0
         self.mode: LinkMode | None = None
         self.ref = ""
-        self.aliases: list[tuple[str, Path]] = []
+        self.aliases: list[tuple[str, str]] = []
 
     @property
     def has_objects(self) -> bool:
@@ -143,7 +144,7 @@ class Publisher:
         if self._cache is not None:
             self._clock_ns = self._cache.read_clock_ns(self._layout.meta, self._device)
         self._each(items, self._examine)
-        self._writer.find_existing(self._wanted(items))
+        self._find_existing(items)
         self._each(items, self._prepare)
         if self._durable and any(item.fault is None for item in items):
             places = [item.staged for item in items if item.fault is None]
@@ -162,7 +163,7 @@ class Publisher:
         for item in items:
             if item.fault is None:
                 try:
-                    with machine_errors("publish", item.publication.copy):
+                    with machine_errors("publish", item.copy):
                         step(item)
                 except DmError as fault:
                     item.fault = fault
@@ -235,7 +236,7 @@ class Publisher:
 
     def _look_at_place(self, item: _Item) -> None:
         publication = item.publication
-        copy = publication.copy
+        copy = item.copy
         if not os.path.lexists(copy):
             if not item.is_folder:
                 item.marked = refuse_foreign_marker(copy, is_folder=False)
@@ -243,7 +244,7 @@ class Publisher:
         item.occupied = True
         is_folder = os.path.isdir(copy)
         if item.digest is not None and is_folder == item.is_folder and os.path.exists(copy):
-            item.unchanged = measure_copy(copy, progress=self._progress).digest == item.digest
+            item.unchanged = measure_copy(publication.copy, progress=self._progress).digest == item.digest
         if not item.unchanged and not publication.replace:
             raise Refused(
                 f"cannot publish to '{display_path(copy)}': other content lies there",
@@ -255,12 +256,22 @@ class Publisher:
         if item.unchanged:
             item.mode = None
 
-    def _wanted(self, items: Iterable[_Item]) -> Iterator[tuple[bytes, int]]:
+    def _find_existing(self, items: Iterable[_Item]) -> None:
+        """Which objects are there already? Single files are asked about together, a folder's too."""
+        singles: list[tuple[bytes, int]] = []
         for item in items:
-            if item.fault is None and item.has_objects:
-                for entry, raw in zip(item.entries, item.ids, strict=True):
-                    if entry.kind != "folder":
-                        yield raw, entry.size
+            if item.fault is not None or not item.has_objects:
+                continue
+            wanted = [
+                (raw, entry.size)
+                for entry, raw in zip(item.entries, item.ids, strict=True)
+                if entry.kind != "folder"
+            ]
+            if item.is_folder and item.digest is not None:
+                item.met_objects = self._writer.find_existing(wanted, tree=item.digest.raw)
+            else:
+                singles += wanted
+        self._writer.find_existing(singles)
 
     # Everything is written under private names
 
@@ -274,7 +285,9 @@ class Publisher:
         if item.digest is not None and not item.is_folder:
             for alias in publication.aliases:
                 path = self._layout.alias_path(alias)
-                if alias.algorithm in ("blake3", "blake3-tree") or read_alias(path) == item.digest:
+                if alias.algorithm in ("blake3", "blake3-tree"):
+                    continue
+                if os.path.lexists(path) and read_alias(path) == item.digest:
                     continue
                 private = self._work.new_path()
                 write_private(private, format_alias(item.digest))
@@ -302,8 +315,7 @@ class Publisher:
     # The names appear
 
     def _commit(self, item: _Item) -> None:
-        publication = item.publication
-        copy = publication.copy
+        copy = item.copy
         if item.unchanged:
             self._put_ref(item)
             if not item.marked:
@@ -320,7 +332,7 @@ class Publisher:
             self._put_objects(item)
         for private, path in item.aliases:
             self._layout.ensure_folder_once(os.path.dirname(path))
-            replace(Path(private), path)
+            replace(Path(private), Path(path))
         self._put_ref(item)
         self._layout.ensure_folder_once(os.path.dirname(copy))
         self._put_copy(item)
@@ -364,13 +376,13 @@ class Publisher:
         put_ref(self._layout, item.name, Path(item.ref))
 
     def _put_copy(self, item: _Item) -> None:
-        copy, staged = item.publication.copy, Path(item.staged)
+        copy, target, staged = item.copy, item.publication.copy, Path(item.staged)
         if self._device_of(os.path.dirname(copy)) != self._device:
             staged = self._bring_beside(item)
         if item.marked:
             remove_marker(copy, is_folder=False)
         if not item.occupied:
-            if not place(staged, copy):
+            if not place(staged, target):
                 raise Refused(
                     f"cannot publish to '{display_path(copy)}': something appeared there meanwhile",
                     hint="look at it, then run the command again",
@@ -380,15 +392,15 @@ class Publisher:
         is_folder = os.path.isdir(copy) and not os.path.islink(copy)
         remove_marker(copy, is_folder=is_folder)
         if not is_folder and not item.is_folder:
-            replace(staged, copy)
+            replace(staged, target)
             return
         # A folder cannot be renamed over one that holds something: the old one goes first, after its marker.
         aside = Path(self._work.new_path())
         if self._device_of(os.path.dirname(copy)) != self._device:
-            aside = _beside(copy, b"old")
+            aside = _beside(target, b"old")
             remove_tree(aside)
         os.rename(copy, aside)
-        if not place(staged, copy):
+        if not place(staged, target):
             raise Refused(f"cannot publish to '{display_path(copy)}': something appeared there", code="occupied")
         remove_tree(aside)
 
@@ -423,14 +435,21 @@ class Publisher:
             entries = [entry._replace(nlink=NLINK_UNKNOWN) for entry in item.entries]
             index = FolderIndex.pack(entries, item.ids, clock_ns=self._clock_ns, id=item.digest.raw)
             cache.record_folder(copy, index)
+            if item.mode == "hardlink" and not item.met_objects:
+                self._writer.objects.record_linked(item.digest.raw, item.entries, item.ids, clock_ns=self._clock_ns)
             return
-        entry = item.entries[0]
-        stamp = Stamp.of_entry(entry)._replace(nlink=NLINK_UNKNOWN)
+        raw = item.ids[0]
         aliases = [alias for alias in item.publication.aliases if not alias.algorithm.startswith("blake3")]
-        cache.record_file(copy, stamp, item.ids[0], clock_ns=self._clock_ns, checksums=aliases)
-        if item.mode == "hardlink" and not entry.mode & 0o100:
-            path = Path(self._layout.object_path(item.ids[0]))
-            cache.record_file(path, stamp, item.ids[0], clock_ns=self._clock_ns)
+        try:
+            # Anyone who wrote to it since it was placed gave it an mtime after the clock was read: then not recorded.
+            stamp = Stamp.of_stat(os.lstat(copy))
+            cache.record_file(copy, stamp, raw, clock_ns=self._clock_ns, checksums=aliases)
+            path = Path(self._layout.object_path(raw))
+            seen = Stamp.of_stat(os.lstat(path))
+        except OSError:
+            return  # removed meanwhile, or standing alone: nothing to remember
+        if (seen.device, seen.inode) == (stamp.device, stamp.inode):
+            cache.record_file(path, seen, raw, clock_ns=self._clock_ns)
 
     def _result(self, item: _Item) -> Published:
         return Published(
@@ -452,7 +471,7 @@ def put_ref(layout: Layout, name: str, private: Path) -> None:
     A stale ref in the way (of a file where there is a folder now, or the reverse) is removed when its copy is gone.
     Raises `Refused` when its copy is there: one copy would lie inside another.
     """
-    path = layout.ref_path(name)
+    path = Path(layout.ref_path(name))
     try:
         layout.ensure_folder_once(os.path.dirname(path))
         replace(private, path)
