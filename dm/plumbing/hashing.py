@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from dm.errors import ContentMismatch, Malformed, Refused
+from dm.plumbing.fs.buffer import make_buffer
 from dm.plumbing.fs.machine import AnyPath, display_path, machine_errors, machine_failed
 from dm.progress import Task
 from dm.values import DIGEST_HEX_LENGTHS, Digest
@@ -26,7 +27,7 @@ TREE_CONTEXT = "dm tree v1"
 _BUFFER_BYTES = 1 << 20
 #: From this size on, in bytes, one file is hashed on all cores, in pieces of `_LARGE_BUFFER_BYTES`.
 _LARGE_FILE_BYTES = 16 << 20
-_LARGE_BUFFER_BYTES = 16 << 20
+_LARGE_BUFFER_BYTES = 4 << 20
 #: What a worker takes at once, and from when on a second worker is worth its start.
 _CHUNK_FILES = 64
 _CHUNK_BYTES = 4 << 20
@@ -82,7 +83,7 @@ def _new_blake3(*, all_cores: bool) -> blake3:
 def hash_stream(stream: BinaryIO, algorithm: str, task: Task | None = None) -> Digest:
     """The digest of what is left in an open binary stream; memory does not grow with it. Raises `OSError`."""
     hasher = _new_hasher(algorithm)
-    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    buffer = make_buffer(_BUFFER_BYTES)
     readinto: Callable[[memoryview], int] | None = getattr(stream, "readinto", None)
     while True:
         if readinto is not None:
@@ -121,7 +122,7 @@ def _hash_descriptor(descriptor: int, size: int, algorithm: str, task: Task | No
     large = size >= _LARGE_FILE_BYTES
     hasher = _new_hasher(algorithm, all_cores=large)
     wanted = _LARGE_BUFFER_BYTES if large and algorithm == "blake3" else min(_BUFFER_BYTES, size + 1)
-    buffer = memoryview(bytearray(wanted))
+    buffer = make_buffer(wanted)
     done = 0
     while count := os.readv(descriptor, [buffer]):
         hasher.update(buffer[:count])
@@ -163,7 +164,7 @@ def _hash_all(
     read_blocks = _find_block_counter()
 
     def work() -> None:
-        buffer = memoryview(bytearray(_BUFFER_BYTES))
+        buffer = make_buffer(_BUFFER_BYTES)
         try:
             before = read_blocks()
             while chunks and not failed:
@@ -452,7 +453,7 @@ def hash_folder_contents(root: AnyPath, algorithm: str, progress_task: Task | No
     read.
     """
     hasher = _new_hasher(algorithm)
-    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    buffer = make_buffer(_BUFFER_BYTES)
     folders = [os.fsencode(root)]
     while folders:
         folder = folders.pop()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from dm.errors import MachineFailed, Refused
+from dm.plumbing.fs.buffer import make_buffer
 from dm.plumbing.fs.machine import AnyPath, display_path, machine_errors
 from dm.plumbing.fs.remove import remove_tree
 from dm.plumbing.fs.temporary import temporary_name
@@ -235,7 +236,7 @@ def _copy(origin: int, copy: int, size: int) -> None:
                 raise
     os.lseek(origin, 0, os.SEEK_SET)
     os.lseek(copy, 0, os.SEEK_SET)
-    buffer = memoryview(bytearray(min(_COPY_BUFFER_BYTES, max(size, 1))))
+    buffer = make_buffer(min(_COPY_BUFFER_BYTES, size))
     while count := os.readv(origin, [buffer]):
         rest = buffer[:count]
         while rest:

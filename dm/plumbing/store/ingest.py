@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from dm.errors import MachineFailed, Refused
+from dm.plumbing.fs.buffer import make_buffer
 from dm.plumbing.fs.link import link_file
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import flush_file_systems, write_all
@@ -30,7 +31,7 @@ from dm.values import Digest
 #: Files up to this size, in bytes, are read whole: one that is stored already is then never written.
 _WHOLE_BYTES_MAX = 1 << 20
 #: Read at once of larger files, in bytes: blake3 uses all cores for a piece of this size.
-_PIECE_BYTES = 16 << 20
+_PIECE_BYTES = 4 << 20
 
 
 class Ingested(NamedTuple):
@@ -54,7 +55,7 @@ class Ingest:
         self._durable = durable
         self._progress = progress
         self._reflinks = "reflink" in writer.ground.rungs
-        self._buffer = memoryview(bytearray(_WHOLE_BYTES_MAX + 1))
+        self._buffer = make_buffer(_WHOLE_BYTES_MAX + 1)
 
     def store_path(self, path: Path) -> Ingested:
         """Store the file or folder at ``path`` (a link there is followed). Raises `Refused`."""
@@ -195,7 +196,7 @@ def _copy_and_hash(source: int, target: str, task: Task) -> tuple[bytes, int]:
     copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
     try:
         # Two buffers in turns: one is hashed while the other is read and written.
-        buffers = [memoryview(bytearray(_PIECE_BYTES)) for _ in range(2)]
+        buffers = [make_buffer(_PIECE_BYTES) for _ in range(2)]
         with MultiHasher(["blake3"]) as hasher:
             turn = 0
             while count := os.readv(source, [buffers[turn]]):

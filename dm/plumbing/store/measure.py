@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dm.plumbing.fs.buffer import make_buffer
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.walk import Entry, scan_tree
 from dm.plumbing.store.markers import MARKER_NAME
@@ -318,7 +319,7 @@ def _hash_file(path: Path, other: str | None, task: Task) -> dict[str, Digest]:
     if other is None:
         return {"blake3": hash_file(path, "blake3", task)}
     # Two buffers in turns: one is read while the other is hashed.
-    buffers = [memoryview(bytearray(_BUFFER_BYTES)), memoryview(bytearray(_BUFFER_BYTES))]
+    buffers = [make_buffer(_BUFFER_BYTES), make_buffer(_BUFFER_BYTES)]
     with machine_errors("read", path), open(path, "rb", buffering=0) as file, MultiHasher(["blake3", other]) as hasher:
         while count := file.readinto(buffers[0]):
             hasher.feed(buffers[0][:count])

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Self
 
 from dm.errors import MachineFailed
+from dm.plumbing.fs.buffer import make_buffer
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder, remove_tree
 from dm.plumbing.hashing import MultiHasher
@@ -202,7 +203,7 @@ class Partial:
 
     def _ensure_buffers(self) -> tuple[memoryview, memoryview]:
         if self._buffers is None:
-            self._buffers = memoryview(bytearray(BUFFER_BYTES)), memoryview(bytearray(BUFFER_BYTES))
+            self._buffers = make_buffer(BUFFER_BYTES), make_buffer(BUFFER_BYTES)
         return self._buffers
 
     def _write(self, view: memoryview) -> None:
