@@ -323,7 +323,7 @@ class _Run:
         lock = ExitStack()
         try:
             if not copy.user_managed:
-                lock.enter_context(project.lock_copy(copy))
+                lock.enter_context(project.lock_copy(copy, should_stop=self.stopping.is_set))
             if not self.options.force:
                 # Another process may have brought it while we waited.
                 arrived = self._look_again(work)

@@ -131,7 +131,7 @@ def obtain_from_source(
             return _obtain_list(project, dataset, folder, task=task, progress=progress)
         fetched = _fetch(project, dataset, dataset.uris[0], folder, "data", task=task, progress=progress)
         if dataset.extract:
-            return _unpack(project, dataset, fetched, folder, task=task)
+            return _unpack(project, dataset, fetched, folder)
         if fetched.path.is_dir():
             return _check_folder(dataset, fetched.path, folder)
         return _check_file(dataset, fetched, folder)
@@ -180,12 +180,12 @@ def _check_file(dataset: Dataset, fetched: Fetched, folder: Path) -> Staged:
     return Staged(fetched.path, folder, blob, others, fill=fill, sha256=sha256.hex if sha256 else None)
 
 
-def _unpack(project: Project, dataset: Dataset, fetched: Fetched, folder: Path, *, task: Task) -> Staged:
+def _unpack(project: Project, dataset: Dataset, fetched: Fetched, folder: Path) -> Staged:
     from dm.plumbing.formats.archive import find_archive_format, unpack
 
     if fetched.path.is_dir():
         raise SourceFailed(f"cannot extract '{dataset.name}': its source is a folder", code="not-an-archive")
-    archive_format = dataset.archive_format or find_archive_format(dataset.key.text)
+    archive_format = dataset.archive_format or find_archive_format(dataset.key.text.partition("#")[0])
     if archive_format is None:
         raise SourceFailed(
             f"cannot extract '{dataset.name}': '{dataset.key}' names no archive format",
@@ -195,8 +195,8 @@ def _unpack(project: Project, dataset: Dataset, fetched: Fetched, folder: Path, 
     checksum, tree = dataset.checksum, folder / "tree"
     is_archive_contract = checksum is not None and fetched.digests.get(checksum.algorithm) == checksum
     remove_tree(tree)
-    task.describe("unpacking")
-    unpack(fetched.path, archive_format, tree, limits=_read_limits(project), task=task)
+    with project.progress.start(f"unpack {dataset.name}", total=fetched.size_bytes) as unpacking:
+        unpack(fetched.path, archive_format, tree, limits=_read_limits(project), task=unpacking)
     staged = _check_folder(dataset, tree, folder, proven=is_archive_contract)
     fetched.path.unlink()
     return staged

@@ -7,7 +7,7 @@ it read then: the manifest, the storage ladder, the environment. Only the state 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,10 +162,10 @@ class Project:
         store = self.open_store(max(owners, key=lambda root: len(root.parts))) if owners else None
         return Copy(path, store, user_managed=False, notes=self.notes)
 
-    def lock_copy(self, copy: Copy) -> CopyLock:
-        """The lock of a managed copy, towards `dm` and the peers."""
+    def lock_copy(self, copy: Copy, *, should_stop: Callable[[], bool] | None = None) -> CopyLock:
+        """The lock of a managed copy, towards `dm` and the peers; waiting for it ends when ``should_stop`` says so."""
         if copy.store is not None:
-            return copy.store.lock_copy(copy.path)
+            return copy.store.lock_copy(copy.path, should_stop=should_stop)
         from dm.plumbing import hashing
         from dm.plumbing.fs.lock import CopyLock
 
@@ -177,6 +177,7 @@ class Project:
             process_id=self.environment.process_id,
             stale_age_s=self.places.stale_age_s(),
             progress=self.progress,
+            should_stop=should_stop,
         )
 
     def ensure_private_folder(self) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -258,8 +258,13 @@ class DiskStore:
 
     # Working copies
 
-    def lock_copy(self, copy: Path, *, timeout_s: float | None = None) -> CopyLock:
-        """The lock of a working copy, against other `dm` and the other tools. Makes ``.dm`` where it is missing."""
+    def lock_copy(
+        self, copy: Path, *, timeout_s: float | None = None, should_stop: Callable[[], bool] | None = None
+    ) -> CopyLock:
+        """The lock of a working copy, against other `dm` and the other tools. Makes ``.dm`` where it is missing.
+
+        Waiting for it ends after ``timeout_s``, or when ``should_stop`` says so.
+        """
         from dm.plumbing.fs.lock import CopyLock
 
         name = self.ref_name(copy)
@@ -273,6 +278,7 @@ class DiskStore:
             stale_age_s=self.options.stale_age_s,
             progress=self._progress,
             timeout_s=timeout_s,
+            should_stop=should_stop,
         )
 
     def state_of(self, copy: Path) -> CopyState:

@@ -6,6 +6,7 @@ one-line descriptions.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -161,6 +162,8 @@ def _print_version(context: click.Context, _parameter: click.Parameter, asked: b
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status (docs/cli.md). Never a traceback without ``--debug``."""
+    # A command is short and makes few cycles: the collector's rounds over long lists of entries would be in vain.
+    gc.set_threshold(100_000, 20, 20)
     slot = _Slot()
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in arguments
