@@ -176,7 +176,7 @@ def _fix_selector(store: str) -> str:
     from difflib import get_close_matches
 
     folder, slash, rest = store.partition("/")
-    near = get_close_matches(folder.lower(), ("data", "cache", "repo"), n=1)
+    near = get_close_matches(folder.lower(), ("data", "cache", "repo"), n=1, cutoff=0.75)
     return f'write store = "${near[0] if near else printable(folder)}{slash}{printable(rest)}"'
 
 

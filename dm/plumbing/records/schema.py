@@ -118,20 +118,22 @@ def _make_validator(name: str) -> Any:
     def properties(validator: Any, known: Mapping[str, Any], instance: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
         yield from check_properties(validator, known, instance, schema)
         if validator.is_type(instance, "object"):
-            yield from _find_slips(known, instance, schema)
+            yield from _find_slips(validator, known, instance, schema)
 
     checker = validators.extend(Draft202012Validator, {"properties": properties})
     return checker(schemas[name], registry=registry)
 
 
-def _find_slips(known: Mapping[str, Any], instance: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[Any]:
-    """Names that the schema does not know and that are nearly one which it knows."""
+def _find_slips(
+    validator: Any, known: Mapping[str, Any], instance: Mapping[str, Any], schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    """Names that the schema does not know and that are nearly one which it knows; a table only where one may be."""
     from difflib import get_close_matches
 
     from jsonschema import ValidationError
 
     own_names = "additionalProperties" in schema and "$defs" not in schema
-    for name in instance:
+    for name, value in instance.items():
         if name in known or name in _FOREIGN or name.rstrip("_0123456789") in known:
             continue
         if own_names and len(name) < _OWN_NAME_MIN:
@@ -139,6 +141,10 @@ def _find_slips(known: Mapping[str, Any], instance: Mapping[str, Any], schema: M
         alike = [other for other in known if (other[:1] == "_") == (name[:1] == "_")]
         near = [_SLIPS[name]] if _SLIPS.get(name) in known else []
         near = near or get_close_matches(name, alike, n=1, cutoff=_ALIKE_AMONG_OWN if own_names else _ALIKE)
+        if near and isinstance(value, dict):
+            meant = validator.evolve(schema=known[near[0]])
+            if not meant.is_valid({}) and not meant.is_valid(value):
+                continue
         if near:
             yield ValidationError(near[0], validator="nearest", path=[name])
 

@@ -67,8 +67,11 @@ def _explain(fault: str, text: str, file: Path | None) -> Malformed:
     if text.startswith("\ufeff"):
         fault, line, hint = "it begins with a byte order mark", 1, "save the file as UTF-8 without one"
     elif fault.startswith("Cannot declare ("):
-        path = fault[len("Cannot declare (") : fault.rindex(")")]
-        fault, hint = f"the table {path.rstrip(',')} is declared twice", "merge the two, or rename one"
+        import ast
+
+        path = ast.literal_eval(fault[len("Cannot declare ") : fault.rindex(")") + 1])
+        name = ".".join(quote_key(part) for part in path)
+        fault, hint = f"the table [{name}] is declared twice", "merge the two, or rename one"
     elif fault == "Invalid value":
         hint = "text needs quotes, a list needs brackets, true and false are lower case"
     elif fault == "Cannot overwrite a value":
@@ -181,13 +184,21 @@ def edit_tables(
     except NotScannable as error:
         raise _cannot_edit(wanted, f"line {text.count(chr(10), 0, error.offset) + 1} was not understood") from error
     _encode(new_text)
+    return Edited(new_text, check_edit(new_text, intended, wanted))
+
+
+def check_edit(text: str, intended: Mapping[str, Any], tables: Iterable[tuple[str, ...]]) -> dict[str, Any]:
+    """The guard behind every edit in place: parse its result and return the document, which is exactly what was meant.
+
+    Raises a plain `DmError` (exit 70) that names ``tables`` when it is not: then nothing may be written.
+    """
     try:
-        got = read_toml(new_text)
+        got = read_toml(text)
     except Malformed as error:
-        raise _cannot_edit(wanted, error.message) from error
+        raise _cannot_edit(tables, error.message) from error
     if not _is_same(got, intended):
-        raise _cannot_edit(wanted, "other values would have changed")
-    return Edited(new_text, got)
+        raise _cannot_edit(tables, "other values would have changed")
+    return got
 
 
 def _cannot_edit(wanted: Iterable[tuple[str, ...]], reason: str) -> DmError:
@@ -285,6 +296,7 @@ class _Editor:
         self._document = document
         self._text = text
         self._spans: dict[tuple[int, int, str], None] = {}
+        self._headers: dict[tuple[int, int, str], None] = {}  # insertions that stand before a header
         self._inline: dict[tuple[int, int], Any] = {}  # tomlkit's documents, each holding one inline table as 'x'
         self._added: list[str] = []
         self._newline = "\r\n" if text[: text.find("\n")].endswith("\r") else "\n"
@@ -306,7 +318,11 @@ class _Editor:
             self._spans[(start, end, holder["x"].as_string())] = None
         pieces = []
         position = 0
-        for start, end, replacement in sorted(self._spans, key=lambda span: span[:2]):
+        # At one place: what ends a table, then the header that follows, then what is replaced or removed.
+        spans = sorted(
+            [*self._spans, *self._headers], key=lambda span: (span[0], span[1] > span[0], span in self._headers)
+        )
+        for start, end, replacement in spans:
             if start > position:
                 pieces.append(self._text[position:start])
             pieces.append(replacement)
@@ -479,7 +495,7 @@ class _Editor:
                 break
             position = line_start
         lines = lines + [f"{quote_key(name)} = {format_value(value)}" for name, value in fields.items()]
-        self._spans[(position, position, self._newline.join(lines) + 2 * self._newline)] = None
+        self._headers[(position, position, self._newline.join(lines) + 2 * self._newline)] = None
 
     def _change_inline(self, home: _Home, fields: dict[str, Any]) -> None:
         import tomlkit
