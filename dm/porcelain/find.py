@@ -153,10 +153,11 @@ def find_known_copy(project: Project, dataset: Dataset) -> Candidate | None:
     contract = find_contract(dataset)
     for candidate in find_candidates(project, dataset):
         copy = candidate.copy
-        if copy.user_managed or (candidate.recorded and copy.is_marked()):
+        complete = copy.is_marked() or is_read_only(candidate)
+        if copy.user_managed or (candidate.recorded and complete):
             return candidate
         ref = copy.read_ref()
-        if ref is None or not copy.is_marked():
+        if ref is None or not complete:
             continue
         if contract is None:
             if ref.source_id == dataset.source_id:

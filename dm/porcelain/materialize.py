@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.environment import read_monotonic_s
@@ -186,12 +186,15 @@ class _Run:
             return _Settled(index, Outcome(dataset.name, "ok", path=location.path, message="would be fetched"))
         return _Work(index, dataset, location, copy)
 
-    def _use(self, dataset: Dataset, weighed: Weighed, location: Location) -> Outcome:
+    def _use(self, dataset: Dataset, weighed: Weighed, location: Location, *, locked: bool = False) -> Outcome:
         """Take a copy that is there; mark and record it where that is still to be done."""
         copy, standing = weighed.candidate.copy, weighed.standing
         if not self.options.dry_run:
             if weighed.verdict == "adopt" and standing is not None:
-                adopt(self.project, copy, dataset, standing)
+                with nullcontext() if locked or copy.user_managed else self.project.lock_copy(copy):
+                    if not locked:
+                        standing = self._weigh_again(dataset, weighed)
+                    adopt(copy, dataset, standing)
             self._note_present(dataset, copy, standing)
         measured = None if standing is None else standing.measured
         return Outcome(
@@ -202,6 +205,14 @@ class _Run:
             digest=None if measured is None else measured.digest,
             size_bytes=None if measured is None else measured.size_bytes,
         )
+
+    def _weigh_again(self, dataset: Dataset, weighed: Weighed) -> Standing:
+        """What a copy is worth now that its lock is ours."""
+        again = weigh(self.project, dataset, weighed.candidate)
+        if again.verdict not in ("use", "adopt") or again.standing is None:
+            path = weighed.candidate.copy.path
+            raise Refused(f"'{path}' changed while it was looked at", hint="run the command again", code="place-taken")
+        return again.standing
 
     def _go_around(self, dataset: Dataset, location: Location, obstacle: Weighed) -> Location:
         """Where to go when something lies at the location: the project's own scope for a foreign copy, else nowhere."""
@@ -352,7 +363,7 @@ class _Run:
             return None
         weighed = weigh(self.project, work.dataset, Candidate(work.copy, "location", recorded=False))
         if weighed.verdict in ("use", "adopt"):
-            return self._use(work.dataset, weighed, work.location)
+            return self._use(work.dataset, weighed, work.location, locked=True)
         self._go_around(work.dataset, work.location, weighed)
         return None
 

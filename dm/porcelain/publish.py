@@ -104,22 +104,18 @@ def _publish_alone(project: Project, dataset: Dataset, copy: Copy, staged: Stage
     return Published(copy.path, digest, size_bytes, files, None)
 
 
-def adopt(project: Project, copy: Copy, dataset: Dataset, standing: Standing) -> None:
-    """Take over a copy whose bytes were just proven: objects, ref and marker, where its place has such."""
+def adopt(copy: Copy, dataset: Dataset, standing: Standing) -> None:
+    """Take over a copy whose bytes were just proven: ref and marker, where its place has such.
+
+    The caller holds the copy's lock.
+    """
     measured = standing.measured
     if copy.store is not None:
-        with project.lock_copy(copy):
-            copy.store.adopt(
-                copy.path,
-                measured.digest,
-                dataset.source_id,
-                size_bytes=measured.size_bytes,
-                files=measured.files,
-            )
+        size_bytes, files = measured.size_bytes, measured.files
+        copy.store.adopt(copy.path, measured.digest, dataset.source_id, size_bytes=size_bytes, files=files)
         return
     if not copy.user_managed:
-        with project.lock_copy(copy):
-            put_marker(copy.path, is_folder=measured.digest.is_tree)
+        put_marker(copy.path, is_folder=measured.digest.is_tree)
     copy.write_ref(make_ref(measured, dataset.source_id))
 
 

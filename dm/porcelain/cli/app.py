@@ -147,9 +147,13 @@ def app(
 
 
 class _Slot:
-    """Holds the session once the global options are read, so that an error can be told as they ask."""
+    """Holds the session once the global options are read, so that an error can be told as they ask.
+
+    ``json`` says that a document is promised, also when the words are wrong and no command ever ran.
+    """
 
     session: Session | None = None
+    json = False
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
@@ -166,7 +170,9 @@ def run(arguments: Sequence[str]) -> int:
     gc.set_threshold(100_000, 20, 20)
     slot = _Slot()
     signal.signal(signal.SIGTERM, _terminate)
-    debug = "--debug" in arguments
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in options
+    slot.json = "--json" in options
     try:
         status: Any = app.main(args=list(arguments), prog_name="dm", standalone_mode=False, obj=slot)
         sys.stdout.flush()
@@ -225,14 +231,22 @@ def _fail(slot: _Slot, error: DmError, *, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    session = slot.session or Session(_NO_ENVIRONMENT)
+    session = _find_session(slot)
     session.fail(error)
     return session.exit_status
 
 
+def _find_session(slot: _Slot) -> Session:
+    session = slot.session or Session(_NO_ENVIRONMENT)
+    session.json = session.json or slot.json
+    return session
+
+
 def _interrupted(slot: _Slot, status: int) -> int:
     _stop_progress(slot)
-    say("dm: interrupted; what is done is kept, run the same command to go on")
+    word = "interrupted" if status == 130 else "terminated"
+    _find_session(slot).answer_failure(DmError(word, code=word), exit_status=status)
+    say(f"dm: {word}; what is done is kept, run the same command to go on")
     return status
 
 
@@ -242,7 +256,9 @@ def _bug(slot: _Slot, error: Exception, *, debug: bool) -> int:
     _stop_progress(slot)
     if debug:
         traceback.print_exception(error)
-    say(f"dm: error: a bug in dm: {type(error).__name__}: {printable(str(error))}")
+    fault = f"a bug in dm: {type(error).__name__}: {error}"
+    _find_session(slot).answer_failure(DmError(fault, code="bug"), exit_status=70)
+    say(f"dm: error: {printable(fault)}")
     say("hint: run the same command with --debug and report what it prints")
     return 70
 
