@@ -140,7 +140,7 @@ class Layout:
         Raises `Refused` when it is not below the root, is unsafe, or belongs to a store further in.
         """
         text = os.fspath(copy)
-        if not text.startswith(self._prefix) or "/../" in text or "/./" in text or "//" in text:
+        if not text.startswith(self._prefix) or "/../" in f"{text}/" or "/./" in text or "//" in text:
             text = self._find_below(copy)
         name = check_ref_name(text[len(self._prefix) :])
         self._refuse_inner_store(os.path.dirname(text))

@@ -251,8 +251,11 @@ class Publisher:
                 hint="look at it, then move it away; dm fetch --force keeps it in .dm/quarantine",
                 code="occupied",
             )
-        if not item.is_folder or item.unchanged:
+        if item.unchanged:
             item.marked = refuse_foreign_marker(copy, is_folder=item.is_folder)
+        elif not item.is_folder or not is_folder:
+            # The old file's, the new one's, or both.
+            item.marked = refuse_foreign_marker(copy, is_folder=False)
         if item.unchanged:
             item.mode = None
 
@@ -333,6 +336,11 @@ class Publisher:
         for private, path in item.aliases:
             self._layout.ensure_folder_once(os.path.dirname(path))
             replace(Path(private), Path(path))
+        # Away before the ref speaks of other bytes: a marked copy is what its ref says at every moment.
+        if item.marked:
+            remove_marker(copy, is_folder=False)
+        if item.occupied and os.path.isdir(copy) and not os.path.islink(copy):
+            remove_marker(copy, is_folder=True)
         self._put_ref(item)
         self._layout.ensure_folder_once(os.path.dirname(copy))
         self._put_copy(item)
@@ -379,8 +387,6 @@ class Publisher:
         copy, target, staged = item.copy, item.publication.copy, Path(item.staged)
         if self._device_of(os.path.dirname(copy)) != self._device:
             staged = self._bring_beside(item)
-        if item.marked:
-            remove_marker(copy, is_folder=False)
         if not item.occupied:
             if not place(staged, target):
                 raise Refused(
@@ -389,9 +395,7 @@ class Publisher:
                     code="occupied",
                 )
             return
-        is_folder = os.path.isdir(copy) and not os.path.islink(copy)
-        remove_marker(copy, is_folder=is_folder)
-        if not is_folder and not item.is_folder:
+        if not item.is_folder and (os.path.islink(copy) or not os.path.isdir(copy)):
             replace(staged, target)
             return
         # A folder cannot be renamed over one that holds something: the old one goes first, after its marker.

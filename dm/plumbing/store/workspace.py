@@ -17,7 +17,7 @@ from dm.environment import read_clock_ns
 from dm.errors import DmError, MachineFailed
 from dm.plumbing.fs.flock import open_lock_file, try_flock, unlock
 from dm.plumbing.fs.machine import machine_errors
-from dm.plumbing.fs.publish import ensure_folder, remove_tree
+from dm.plumbing.fs.publish import ensure_folder, is_temporary, remove_tree
 from dm.plumbing.store.layout import Layout
 
 _PREFIX = "work-"
@@ -106,9 +106,11 @@ class Workspace:
         except FileNotFoundError:
             return
         for name in names:
+            path = self._layout.partial / name
+            if is_temporary(name) and _is_abandoned(path):
+                remove_tree(path)
             if not name.startswith(_PREFIX) or name == own:
                 continue
-            path = self._layout.partial / name
             if name[len(_PREFIX) :].isdecimal():
                 other = Workspace(self._layout)
                 if other._try(name):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dm.errors import ContentMismatch, MachineFailed, Refused
+from dm.errors import ContentMismatch, MachineFailed
 from dm.plumbing.fs.link import LinkMode, link_file
-from dm.plumbing.fs.machine import display_path, machine_errors
+from dm.plumbing.fs.machine import display_path, machine_errors, machine_failed
 from dm.plumbing.fs.publish import write_all
 from dm.plumbing.hashing import hash_blob, tree_id_of
 from dm.plumbing.store.ground import Ground
@@ -18,6 +19,10 @@ from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.statcache import StatCache
 from dm.plumbing.store.workspace import Workspace
 from dm.progress import Progress
+
+_NO_HARD_LINK = frozenset(
+    {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+)
 
 
 class ObjectWriter:
@@ -145,9 +150,10 @@ class ObjectWriter:
     def link_staged(self, raw: bytes, path: bytes) -> None:
         """Make a read-only file of ours and its object one by a hard link, whichever was there first."""
         if raw not in self._sound:
+            target = self._prepare_place(raw)
             try:
-                link_file(path, self._prepare_place(raw), modes=("hardlink",))
-            except Refused:
+                os.link(path, target, follow_symlinks=False)
+            except FileExistsError:
                 # Another process was quicker; its bytes count when they are what they should be.
                 if hash_blob(self._layout.object_path(raw)) != raw:
                     raise ContentMismatch(
@@ -156,6 +162,12 @@ class ObjectWriter:
                         hint="publish again: it is then set aside",
                         code="object-damaged",
                     ) from None
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINK:
+                    raise
+                # It worked when it was tried out, and not for this file: it stands alone.
+                self._tell(machine_failed(error, "link to", target))
+                return
             else:
                 self.written += 1
                 self._sound.add(raw)
