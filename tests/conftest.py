@@ -8,6 +8,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     "tests.fixtures.homes",
+    "tests.fixtures.commands",  # after what it imports: pytest rewrites asserts of what was not imported before
     "tests.fixtures.machine",
     "tests.fixtures.peer",
     "tests.fixtures.servers",

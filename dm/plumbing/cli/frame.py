@@ -87,13 +87,17 @@ class Session:
 
     def fail(self, error: DmError) -> None:
         """Say an error in one line and its way out in another; set the exit status."""
-        self.exit_status = error.exit_status
+        self.answer_failure(error, exit_status=error.exit_status)
+        self.say_error(error.message, error.hint)
+
+    def answer_failure(self, error: DmError, *, exit_status: int) -> None:
+        """Set the exit status; with ``--json`` write the document of a command that ended early, unless one is out."""
+        self.exit_status = exit_status
         if self.json and not self.answered:
             from dm.plumbing.cli.output import write_document
 
             self.answered = True
-            write_document(self.command, (), exit_status=error.exit_status, error=error)
-        self.say_error(error.message, error.hint)
+            write_document(self.command, (), exit_status=exit_status, error=error)
 
     def say_error(self, message: str, hint: str | None = None) -> None:
         """``dm: error: …`` and, where there is a way out, ``hint: …``, on stderr."""
