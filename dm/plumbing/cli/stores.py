@@ -63,9 +63,7 @@ def parse_object_id(store: DiskStore, text: str) -> Digest:
     from dm.errors import NotFound
 
     digest = parse_digest(text)
-    found = store.find_by_digest(digest)
-    if found is None and ":" not in text:
-        found = store.find_by_digest(Digest("blake3-tree", digest.hex))
+    found = store.find_by_digest(digest) if ":" in text else store.find_object(digest.raw)
     if found is None:
         raise NotFound(f"no object {digest} in '{store.root}'", hint="dm list-objects lists them", code="no-object")
     return found

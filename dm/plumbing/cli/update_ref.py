@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 
 @command("update-ref")
-@click.argument("digest", required=False)
-@click.argument("path")
+@click.argument("words", nargs=-1, metavar="[DIGEST] PATH")
 @click.option("-d", "--delete", is_flag=True, help="Remove the ref instead: dm update-ref -d PATH.")
 @root_option
-def COMMAND(session: Session, digest: str | None, path: str, delete: bool, root: str | None) -> None:  # noqa: N802
+def COMMAND(session: Session, words: tuple[str, ...], delete: bool, root: str | None) -> None:  # noqa: N802
     """Point the ref of a copy (its PATH below the root) at an object that the store holds, and print <digest> <path>.
 
     Neither the copy nor the object is touched.
@@ -30,8 +29,10 @@ def COMMAND(session: Session, digest: str | None, path: str, delete: bool, root:
     from dm.plumbing.cli.output import write_records
     from dm.plumbing.store.refs import Ref
 
-    if delete != (digest is None):
+    # Not two arguments of click's: a lone word would be the optional first one's.
+    if len(words) != (1 if delete else 2):
         raise UsageError("give DIGEST and PATH, or --delete and PATH", hint="dm update-ref --help")
+    digest, path = None if delete else words[0], words[-1]
     store = open_store(session, root)
     name = path.removeprefix(f"{store.root}/") if Path(path).is_absolute() else path
     Key.parse(name)

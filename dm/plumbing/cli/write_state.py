@@ -60,7 +60,10 @@ def _read_line(line: str, number: int) -> tuple[str, Record | None]:
         raise refuse("a 'storage_path' is wanted")
     sha256 = None
     if row.get("digest") is not None:
-        digest = Digest.parse(str(row["digest"]))
+        try:
+            digest = Digest.parse(str(row["digest"]))
+        except Malformed as error:
+            raise refuse(error.message) from error
         if digest.algorithm != "sha256":
             raise refuse("the state records sha256 digests only")
         sha256 = digest.hex

@@ -114,6 +114,10 @@ class DiskStore:
         """The folder's entries, verified. Raises `NotFound`, `ContentMismatch` and `Malformed`."""
         return self._objects.read_tree(digest)
 
+    def find_object(self, raw: bytes) -> Digest | None:
+        """The id of the object that these 32 bytes name, blob or tree as its content tells; None when none is here."""
+        return self._objects.find_object(raw)
+
     def list_objects(self) -> Iterator[tuple[Digest, int]]:
         """Every object, in the order of the ids' hex, with the bytes of its file."""
         return self._objects.list_objects()

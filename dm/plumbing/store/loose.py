@@ -51,6 +51,15 @@ class LooseObjects:
             return False
         return os.path.exists(self._layout.object_path(digest.raw))
 
+    def find_object(self, raw: bytes) -> Digest | None:
+        """The id of the object that these 32 bytes name, blob or tree as its content tells; None when none is here."""
+        blob = Digest.of_blob(raw)
+        if not self.has(blob):
+            return None
+        path = self._layout.object_path(raw)
+        with machine_errors("read the object", path):
+            return Digest.of_tree(raw) if _is_tree(path, raw, os.path.getsize(path)) else blob
+
     def size(self, digest: Digest) -> int:
         """The content's bytes; for a tree the sum below it."""
         if digest.is_tree:
