@@ -316,6 +316,8 @@ class _Run:
         try:
             arrivals.put(self._obtain(work))
         except DmError as error:
+            if self.options.fail_fast:
+                self.stopping.set()  # here, not when it is settled: this worker takes the next dataset at once
             arrivals.put(_Settled(work.position, fail(work.dataset.name, error)))
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
             arrivals.put(error)
