@@ -128,6 +128,13 @@ def find_key_fault(text: str) -> str | None:
     return None
 
 
+def quote_word(text: str) -> str:
+    """A name as a word of a shell command, for hints."""
+    import shlex
+
+    return shlex.quote(text)
+
+
 def printable(text: str) -> str:
     """Text from outside, safe to print on one line of a terminal: control characters and lone surrogates escaped."""
     if text.isprintable():

@@ -15,19 +15,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from dm.environment import read_monotonic_s
 from dm.errors import ContentMismatch, DmError, Malformed, Refused
 from dm.plumbing.fs.publish import remove_tree
 from dm.plumbing.store.measure import measure_checksum
 from dm.porcelain.copies import Copy
-from dm.porcelain.find import Weighed, find_candidates, weigh
+from dm.porcelain.find import Candidate, Weighed, find_candidates, weigh
 from dm.porcelain.integrity import Standing, describe_damage, find_contract
 from dm.porcelain.publish import adopt, publish
 from dm.porcelain.recording import Recorder
 from dm.porcelain.select import find_skip_reason
-from dm.values import Digest, Outcome, fail
+from dm.values import Digest, Outcome, fail, quote_word
 
 if TYPE_CHECKING:
     import queue
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dm.plumbing.store.publishing import Published
     from dm.porcelain.obtain import Staged
     from dm.porcelain.project import Project
+    from dm.progress import Task
 
 #: How long the publisher waits for company for a staged dataset while workers are busy, seconds. One flush serves a
 #: whole batch, so that a thousand small files cost a few dozen flushes and a large file waits unnoticeably.
@@ -77,11 +78,10 @@ class _Work(NamedTuple):
 
 
 class _Ready(NamedTuple):
-    """A dataset that is staged; its lock is held until it is published."""
+    """A dataset that is staged; its lock is held until it is settled."""
 
     work: _Work
     staged: Staged
-    lock: ExitStack
 
 
 class _Settled(NamedTuple):
@@ -124,7 +124,7 @@ class _Run:
         self.recorder = Recorder(project, edit_manifest=options.edit_manifest)
         self.outcomes: list[Outcome | None] = []
         self.stopping = threading.Event()
-        self._held = ExitStack()
+        self._locks: dict[int, ExitStack] = {}
 
     def go(self, datasets: Sequence[Dataset]) -> None:
         self.outcomes = [None] * len(datasets)
@@ -147,7 +147,9 @@ class _Run:
 
     def finish(self) -> None:
         """Write down what was done and let go of what is still held; also after an error."""
-        self._held.close()
+        for lock in self._locks.values():
+            lock.close()
+        self._locks.clear()
         self.recorder.write()
 
     # look ----------------------------------------------------------------------------------------------------------
@@ -166,25 +168,60 @@ class _Run:
                 code="key-collision",
             )
         location = project.locate(dataset)
-        copy = project.copy_at(location)
-        if not options.force:
-            obstacle: Weighed | None = None
-            for candidate in find_candidates(project, dataset):
-                weighed = weigh(project, dataset, candidate, progress=project.progress)
-                if weighed.verdict in ("use", "adopt"):
-                    return _Settled(index, self._use(dataset, weighed, location))
-                if candidate.copy.path == location.path:
-                    obstacle = weighed
-                elif weighed.verdict == "wrong":
-                    project.progress.warn(f"passing over '{candidate.copy.path}': its bytes are not those of "
-                                          f"'{dataset.name}'")
-            if obstacle is not None:
-                location = self._go_around(dataset, location, obstacle)
-                copy = project.copy_at(location)
+        obstacle: Weighed | None = None
+        for candidate in find_candidates(project, dataset):
+            is_at_location = candidate.copy.path == location.path
+            if options.force and not is_at_location:
+                continue
+            weighed = weigh(project, dataset, candidate, progress=project.progress)
+            if weighed.verdict in ("use", "adopt") and not options.force:
+                return _Settled(index, self._use(dataset, weighed, location))
+            if is_at_location:
+                obstacle = weighed
+            elif weighed.verdict == "wrong":
+                path = candidate.copy.path
+                project.progress.warn(f"passing over '{path}': its bytes are not those of '{dataset.name}'")
+        if obstacle is not None:
+            found = self._pass_obstacle(index, dataset, location, obstacle)
+            if isinstance(found, _Settled):
+                return found
+            location = found
         refuse_untrusted_place(project, dataset, location)
         if options.dry_run:
             return _Settled(index, Outcome(dataset.name, "ok", path=location.path, message="would be fetched"))
-        return _Work(index, dataset, location, copy)
+        return _Work(index, dataset, location, project.copy_at(location))
+
+    def _pass_obstacle(
+        self, index: int, dataset: Dataset, location: Location, obstacle: Weighed
+    ) -> _Settled | Location:
+        """Where to go although something lies at the location. Raises when there is no way but ``--force``.
+
+        Another project's copy is left alone, also with ``--force``: this dataset goes to the project's own scope, or
+        is there already.
+        """
+        if obstacle.verdict != "foreign":
+            if not self.options.force:
+                self._refuse_obstacle(dataset, obstacle)
+            return location
+        own = self.project.locate_in_own_scope(dataset)
+        if own is None or own.path == location.path:
+            raise Refused(
+                f"cannot fetch '{dataset.name}': '{location.path}' is another project's copy with other content",
+                hint="set 'scope' or 'key' for it",
+                code="foreign-copy",
+            )
+        copy = self.project.copy_at(own)
+        if copy.exists():
+            weighed = weigh(self.project, dataset, Candidate(copy, "location", recorded=True))
+            if weighed.verdict in ("use", "adopt") and not self.options.force:
+                return _Settled(index, self._use(dataset, weighed, own))
+            if not self.options.force:
+                self._refuse_obstacle(dataset, weighed)
+            return own
+        self.project.progress.note(
+            f"'{location.path}' is another project's copy with other content; '{dataset.name}' goes to '{own.path}'"
+        )
+        return own
 
     def _use(self, dataset: Dataset, weighed: Weighed, location: Location, *, locked: bool = False) -> Outcome:
         """Take a copy that is there; mark and record it where that is still to be done."""
@@ -214,39 +251,19 @@ class _Run:
             raise Refused(f"'{path}' changed while it was looked at", hint="run the command again", code="place-taken")
         return again.standing
 
-    def _go_around(self, dataset: Dataset, location: Location, obstacle: Weighed) -> Location:
-        """Where to go when something lies at the location: the project's own scope for a foreign copy, else nowhere."""
-        if obstacle.verdict == "foreign":
-            own = self.project.locate_in_own_scope(dataset)
-            if own is not None and own.path != location.path:
-                self.project.progress.note(
-                    f"'{location.path}' is another project's copy with other content; "
-                    f"'{dataset.name}' goes to '{own.path}'"
-                )
-                candidate = self.project.copy_at(own)
-                if not candidate.exists():
-                    return own
-                raise Refused(
-                    f"cannot fetch '{dataset.name}': '{own.path}' holds something else",
-                    hint=f"dm fetch --force {dataset.name} puts it aside",
-                    code="place-taken",
-                )
+    def _refuse_obstacle(self, dataset: Dataset, obstacle: Weighed) -> NoReturn:
+        """Say why what lies at a place is neither used nor overwritten."""
+        path, name = obstacle.candidate.copy.path, quote_word(dataset.name)
+        if obstacle.verdict != "wrong" or obstacle.standing is None:
             raise Refused(
-                f"cannot fetch '{dataset.name}': '{location.path}' is another project's copy with other content",
-                hint="set 'scope' or 'key' for it",
-                code="foreign-copy",
-            )
-        if obstacle.verdict == "unknown":
-            raise Refused(
-                f"cannot fetch '{dataset.name}': '{location.path}' holds data that nothing vouches for",
-                hint=f"move it away, or dm fetch --force {dataset.name} puts it aside and fetches",
+                f"cannot fetch '{dataset.name}': '{path}' holds data that nothing vouches for",
+                hint=f"move it away, or dm fetch --force {name} puts it aside and fetches",
                 code="place-taken",
             )
-        assert obstacle.standing is not None  # with skip_checksum nothing is ever found wrong
         damage = describe_damage(self.project, dataset, obstacle.candidate.copy, obstacle.standing)
         raise ContentMismatch(
-            f"cannot use '{location.path}' for '{dataset.name}': {damage}",
-            hint=f"dm fetch --force {dataset.name} puts it aside and fetches again",
+            f"cannot use '{path}' for '{dataset.name}': {damage}",
+            hint=f"dm fetch --force {name} puts it aside and fetches again",
             code="copy-damaged",
         )
 
@@ -259,40 +276,40 @@ class _Run:
 
         arrivals: queue.SimpleQueue[_Ready | _Settled | BaseException] = queue.SimpleQueue()
         workers = max(1, min(self.options.jobs, len(work)))
-        open_count = len(work)
-        overall = self.project.progress.start("datasets", total=len(work), unit="files")
         pool = ThreadPoolExecutor(workers, thread_name_prefix="dm-fetch")
-        recorded_s = read_monotonic_s()
         try:
             for item in work:
                 pool.submit(self._obtain_into, item, arrivals)
-            while open_count:
-                batch = self._collect(arrivals, open_count)
-                ready = []
-                for arrival in batch:
-                    if isinstance(arrival, BaseException):
-                        raise arrival
-                    if isinstance(arrival, _Settled):
-                        self._settle(arrival.position, arrival.outcome)
-                    else:
-                        ready.append(arrival)
-                self._publish(ready)
-                open_count -= len(batch)
-                overall.advance(len(batch))
-                if read_monotonic_s() - recorded_s > RECORD_EVERY_S:
-                    self.recorder.write()
-                    recorded_s = read_monotonic_s()
+            with self.project.progress.start("datasets", total=len(work), unit="files") as overall:
+                self._publish_all(arrivals, len(work), overall)
         except BaseException:
             self.stopping.set()
             self.project.close_fetchers()
             pool.shutdown(wait=True, cancel_futures=True)
-            while not arrivals.empty():
-                arrival = arrivals.get()
-                if isinstance(arrival, _Ready):
-                    self._held.push(arrival.lock)
             raise
         pool.shutdown()
-        overall.__exit__(None, None, None)
+
+    def _publish_all(
+        self, arrivals: queue.SimpleQueue[_Ready | _Settled | BaseException], open_count: int, overall: Task
+    ) -> None:
+        """Publish and settle what arrives until nothing is open; write down what was done now and then."""
+        recorded_s = read_monotonic_s()
+        while open_count:
+            batch = self._collect(arrivals, open_count)
+            ready = []
+            for arrival in batch:
+                if isinstance(arrival, BaseException):
+                    raise arrival
+                if isinstance(arrival, _Settled):
+                    self._settle(arrival.position, arrival.outcome)
+                else:
+                    ready.append(arrival)
+            self._publish(ready)
+            open_count -= len(batch)
+            overall.advance(len(batch))
+            if read_monotonic_s() - recorded_s > RECORD_EVERY_S:
+                self.recorder.write()
+                recorded_s = read_monotonic_s()
 
     def _collect(
         self, arrivals: queue.SimpleQueue[_Ready | _Settled | BaseException], open_count: int
@@ -334,40 +351,34 @@ class _Run:
         if self.stopping.is_set():
             return _Settled(work.position, _stopped(dataset))
         lock = ExitStack()
-        try:
-            if not copy.user_managed:
-                lock.enter_context(project.lock_copy(copy, should_stop=self.stopping.is_set))
-            if not self.options.force:
-                # Another process may have brought it while we waited.
-                arrived = self._look_again(work)
-                if arrived is not None:
-                    lock.close()
-                    return _Settled(work.position, arrived)
-            with project.progress.start(dataset.name) as task:
-                linked = None if self.options.force else link_from_objects(project, dataset, copy)
-                if linked is not None:
-                    lock.close()
-                    return _Settled(work.position, self._conclude(work, linked, None))
-                folder = make_staging_folder(project, dataset, copy)
-                staged = None if self.options.force else obtain_from_objects(project, dataset, copy, folder)
-                if staged is None:
-                    staged = obtain_from_source(project, dataset, folder, task=task, progress=project.progress)
-            return _Ready(work, staged, lock)
-        except BaseException:
+        self._locks[work.position] = lock
+        if not copy.user_managed:
+            lock.enter_context(project.lock_copy(copy, should_stop=self.stopping.is_set))
+        # Another process may have brought it, or something else, while we waited.
+        found = self._look_again(work) if copy.exists() else None
+        if isinstance(found, _Settled):
+            return found
+        if found is not None:
             lock.close()
-            raise
+            return self._obtain(work._replace(location=found, copy=project.copy_at(found)))
+        force = self.options.force
+        with project.progress.start(dataset.name) as task:
+            linked = None if force else link_from_objects(project, dataset, copy)
+            if linked is not None:
+                return _Settled(work.position, self._conclude(work, linked, None))
+            folder = make_staging_folder(project, dataset, copy)
+            staged = None if force else obtain_from_objects(project, dataset, copy, folder)
+            if staged is None:
+                staged = obtain_from_source(project, dataset, folder, task=task, progress=project.progress)
+        return _Ready(work, staged)
 
-    def _look_again(self, work: _Work) -> Outcome | None:
-        """What lies at the place now that its lock is ours: another process may have published meanwhile."""
-        from dm.porcelain.find import Candidate
-
-        if not work.copy.exists():
-            return None
+    def _look_again(self, work: _Work) -> _Settled | Location | None:
+        """What lies at the place now that its lock is ours: settled, another place to go to, or nothing in the way."""
         weighed = weigh(self.project, work.dataset, Candidate(work.copy, "location", recorded=False))
-        if weighed.verdict in ("use", "adopt"):
-            return self._use(work.dataset, weighed, work.location, locked=True)
-        self._go_around(work.dataset, work.location, weighed)
-        return None
+        if weighed.verdict in ("use", "adopt") and not self.options.force:
+            return _Settled(work.position, self._use(work.dataset, weighed, work.location, locked=True))
+        found = self._pass_obstacle(work.position, work.dataset, work.location, weighed)
+        return None if found == work.location else found
 
     # publish -------------------------------------------------------------------------------------------------------
 
@@ -375,15 +386,10 @@ class _Run:
         """Publish a batch, settle each of it, release the locks."""
         if not ready:
             return
-        try:
-            results = publish(self.project, [(item.work.dataset, item.work.copy, item.staged) for item in ready])
-        except BaseException:
-            for item in ready:
-                self._held.push(item.lock)
-            raise
+        batch = [(item.work.dataset, item.work.copy, item.staged) for item in ready]
+        results = publish(self.project, batch, put_aside=self.options.force)
         for item, result in zip(ready, results, strict=True):
             self._settle(item.work.position, self._conclude(item.work, result, item.staged))
-            item.lock.close()
 
     def _conclude(self, work: _Work, result: Published | DmError, staged: Staged | None) -> Outcome:
         """The outcome of one dataset that was published, and what is to be recorded of it."""
@@ -423,7 +429,11 @@ class _Run:
             self.recorder.note_fields(dataset, _pin_tree(measured.digest))
 
     def _settle(self, index: int, outcome: Outcome) -> None:
+        """One dataset is done: let go of its lock, tell it."""
         self.outcomes[index] = outcome
+        lock = self._locks.pop(index, None)
+        if lock is not None:
+            lock.close()
         if outcome.failed and self.options.fail_fast:
             self.stopping.set()
         if self.report is not None:

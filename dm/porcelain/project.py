@@ -232,14 +232,19 @@ class Project:
 
         path = self.manifest.path
         if path is None:
-            for name, fields in change(self.manifest).items():
-                assert isinstance(name, str)  # only canonical edits name nested tables
-                table = dict(self.manifest.document.get(name, {}))
-                table.update(fields or {})
-                self.manifest = self.manifest.with_dataset(name, {k: v for k, v in table.items() if v is not None})
+            self.manifest = self._change_in_memory(change)
             return
         options = EditOptions(self.places.canonical(), replace, self._holder, self.progress)
         self.manifest = edit_manifest(path, change, options)
+
+    def _change_in_memory(self, change: Change) -> Manifest:
+        document = dict(self.manifest.document)
+        for name, fields in change(self.manifest).items():
+            assert isinstance(name, str)  # nested tables are a file's
+            table = {**document.pop(name, {}), **(fields or {})}
+            if fields is not None:
+                document[name] = {field: value for field, value in table.items() if value is not None}
+        return Manifest.of_tables(document, project_root=self.root)
 
     @property
     def _holder(self) -> str:

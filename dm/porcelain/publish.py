@@ -32,16 +32,20 @@ if TYPE_CHECKING:
     from dm.porcelain.project import Project
 
 
-def publish(project: Project, batch: Sequence[tuple[Dataset, Copy, Staged]]) -> list[Published | DmError]:
+def publish(
+    project: Project, batch: Sequence[tuple[Dataset, Copy, Staged]], *, put_aside: bool
+) -> list[Published | DmError]:
     """Publish staged datasets, those of one store together; the answer has for each what became of it, in order.
 
-    What lies at a place that `--force` let pass is put aside first, never overwritten. The caller holds the locks.
+    With ``put_aside`` what lies at a place is moved into the quarantine first; without, other content there fails
+    that dataset. Nothing is ever overwritten. The caller holds the locks.
     """
     results: list[Published | DmError | None] = [None] * len(batch)
     stores: dict[Path, tuple[DiskStore, list[int]]] = {}
     for index, (dataset, copy, staged) in enumerate(batch):
         try:
-            put_aside(project, dataset, copy)
+            if put_aside:
+                _put_aside(project, dataset, copy)
             if copy.store is None:
                 results[index] = _publish_alone(project, dataset, copy, staged)
             else:
@@ -70,7 +74,7 @@ def _describe(dataset: Dataset, copy: Copy, staged: Staged) -> Publication:
     )
 
 
-def put_aside(project: Project, dataset: Dataset, copy: Copy) -> None:
+def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> None:
     """Move what lies at a place into the quarantine, with a note that says why; nothing when nothing is there."""
     if not copy.exists():
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from dm.errors import UsageError
 from dm.plumbing.cli.frame import Session, command
 
 
@@ -26,8 +25,6 @@ def COMMAND(  # noqa: N802 - the name that the table of commands imports
     from dm.porcelain.materialize import FetchOptions
     from dm.porcelain.verbs.fetch import fetch
 
-    if force and not names:
-        raise UsageError("--force needs the names of the datasets to fetch again", hint="dm fetch --force NAME")
     project = session.open_project()
     try:
         options = FetchOptions(jobs=jobs or project.jobs, force=force, dry_run=dry_run, fail_fast=fail_fast)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dm.environment import read_monotonic_s
 from dm.plumbing.cli.frame import say
+from dm.porcelain.cli.render import format_size
 from dm.progress import Progress, SilentTask
 from dm.values import printable
 
@@ -88,20 +89,13 @@ class BarProgress:
         with self._lock:
             if self._display is None:
                 from rich.console import Console
-                from rich.progress import (
-                    BarColumn,
-                    DownloadColumn,
-                    TextColumn,
-                    TimeRemainingColumn,
-                    TransferSpeedColumn,
-                )
+                from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
                 from rich.progress import Progress as Display
 
                 self._display = Display(
                     TextColumn("{task.description}", markup=False),
                     BarColumn(),
-                    DownloadColumn(),
-                    TransferSpeedColumn(),
+                    TextColumn("{task.fields[amount]}", markup=False),
                     TimeRemainingColumn(),
                     console=Console(stderr=True, no_color=self._color == "never"),
                     transient=True,
@@ -124,15 +118,22 @@ class BarTask:
         self._lock = threading.Lock()
 
     def advance(self, amount: int) -> None:
-        """``amount`` more units are done."""
+        """``amount`` more units are done; less, when a transfer begins anew."""
         with self._lock:
             self._done += amount
-            if self._bar is None:
-                if read_monotonic_s() - self._began_s < BAR_DELAY_S:
-                    return
-                self._bar = self._owner.ensure_display().add_task(self._label, total=self._total, completed=self._done)
+            if self._bar is None and read_monotonic_s() - self._began_s < BAR_DELAY_S:
                 return
-        self._owner.ensure_display().advance(self._bar, amount)
+            display = self._owner.ensure_display()
+            if self._bar is None:
+                self._bar = display.add_task(self._label, total=self._total, amount="")
+            display.update(self._bar, completed=self._done, amount=self._describe_amount())
+
+    def _describe_amount(self) -> str:
+        if self._unit != "bytes":
+            return f"{self._done}" if self._total is None else f"{self._done}/{self._total}"
+        speed = format_size(int(self._done / max(read_monotonic_s() - self._began_s, 0.1)))
+        total = "" if self._total is None else f"/{format_size(self._total)}"
+        return f"{format_size(self._done)}{total} {speed}/s"
 
     def resize(self, total: int | None) -> None:
         """The total is now known."""

@@ -47,9 +47,9 @@ def remove(
             outcomes.append(Outcome(dataset.name, "ok", path=path, message=message))
         except DmError as error:
             outcomes.append(fail(dataset.name, error))
-    kept = {dataset.key.text for dataset in project.manifest.datasets.values() if dataset.name not in leaving}
+    kept = {dataset.show_key() for dataset in project.manifest.datasets.values() if dataset.name not in leaving}
     if not dry_run:
-        gone = {dataset.key.text for dataset in selection.datasets} - kept
+        gone = {dataset.show_key() for dataset in selection.datasets} - kept
         project.merge_state({}, deletes=gone)
     return outcomes
 
