@@ -405,7 +405,7 @@ class _Run:
         self.recorder.note_place(dataset, copy, sha256=sha256)
         return Outcome(
             dataset.name,
-            "ok",
+            "unchanged" if result.unchanged else "ok",
             path=copy.path,
             state="clean" if copy.path == self.project.locate(dataset).path else "relocated",
             digest=result.digest,

@@ -18,6 +18,7 @@ from dm.plumbing.fs.publish import ensure_folder, flush_file_systems, place, rem
 from dm.plumbing.store.copying import copy_privately
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import put_marker, remove_marker
+from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.publishing import Publication, Published
 from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.refs import Ref
@@ -44,7 +45,7 @@ def publish(
     stores: dict[Path, tuple[DiskStore, list[int]]] = {}
     for index, (dataset, copy, staged) in enumerate(batch):
         try:
-            if put_aside:
+            if put_aside and not _is_same(copy, staged):
                 _put_aside(project, dataset, copy)
             if copy.store is None:
                 results[index] = _publish_alone(project, dataset, copy, staged)
@@ -72,6 +73,14 @@ def _describe(dataset: Dataset, copy: Copy, staged: Staged) -> Publication:
         stand_alone=dataset.skip_checksum,
         measured=staged.tree,
     )
+
+
+def _is_same(copy: Copy, staged: Staged) -> bool:
+    """Whether the bytes at a place are those that were staged; every one is read."""
+    digest = staged.tree.digest if staged.tree is not None else staged.blob
+    if digest is None or not copy.exists() or copy.path.is_symlink() or copy.path.is_dir() != digest.is_tree:
+        return False
+    return measure_copy(copy.path).digest == digest
 
 
 def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> None:

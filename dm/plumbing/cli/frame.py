@@ -39,7 +39,9 @@ class Session:
         color: str = "auto",
         debug: bool = False,
         progress: Progress = SILENT,
+        choose_progress: Callable[[Session], Progress] | None = None,
     ) -> None:
+        self.choose_progress = choose_progress
         self.environment = environment
         self.manifest_path = manifest_path
         self.quiet = quiet
@@ -47,10 +49,22 @@ class Session:
         self.color = color
         self.debug = debug
         self.progress = progress
+        self.no_progress = False
         self.command = ""
         self.json = False
         self.exit_status = 0
         self.answered = False
+
+    def listen(
+        self, *, quiet: bool = False, verbose: int = 0, no_progress: bool = False, color: str | None = None
+    ) -> None:
+        """Take the options of how much to say, which may stand before the command and after it."""
+        self.quiet = self.quiet or quiet
+        self.verbose += verbose
+        self.no_progress = self.no_progress or no_progress
+        self.color = color or self.color
+        if self.choose_progress is not None:
+            self.progress = self.choose_progress(self)
 
     def open_project(self) -> Project:
         """The project of ``--manifest``, the environment or the folder; `NotFound` when there is none."""
@@ -136,14 +150,30 @@ def command(
         def call(session: Session, /, **arguments: Any) -> None:
             session.command = label or name
             session.json = bool(arguments.pop("json", False))
+            session.debug = arguments.pop("debug") or session.debug
+            words = {name: arguments.pop(name) for name in ("quiet", "verbose", "no_progress", "color")}
+            if any(words.values()):
+                session.listen(**words)
             function(session, **arguments)
 
         made: click.Command = click.command(name, **settings)(call)  # type: ignore[no-untyped-call]
+        made.params += _common_options()
         if json:
             made.params.append(click.Option(["--json"], is_flag=True, help="One JSON document on stdout."))
         return made
 
     return decorate
+
+
+def _common_options() -> list[click.Parameter]:
+    """The options of how much to say; `dm --help` describes them, each command takes them too."""
+    return [
+        click.Option(["-q", "--quiet"], is_flag=True, hidden=True),
+        click.Option(["-v", "--verbose"], count=True, hidden=True),
+        click.Option(["--no-progress"], is_flag=True, hidden=True),
+        click.Option(["--color"], type=click.Choice(["auto", "always", "never"]), default=None, hidden=True),
+        click.Option(["--debug"], is_flag=True, hidden=True),
+    ]
 
 
 nul_option = click.option("-z", "nul", is_flag=True, help="End records with NUL, quote nothing.")

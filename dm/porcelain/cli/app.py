@@ -123,7 +123,7 @@ def app(
     """A Git-style store for research data.
 
     `dm init` starts a project, `dm add URI` declares data and fetches it, `dm fetch` makes everything declared be
-    here, verified.
+    here, verified. The options -q, -v, --no-progress, --color and --debug may also stand after the command.
     """
     if folder is not None:
         try:
@@ -131,17 +131,16 @@ def app(
         except OSError as error:
             raise UsageError(f"cannot change to '{folder}': {error.strerror}") from error
     environment = Environment.read()
+    from dm.porcelain.cli.progress_bars import choose_progress
+
     session = Session(
         environment,
         manifest_path=None if manifest is None else Path(environment.working_folder, manifest),
-        quiet=quiet,
-        verbose=verbose,
         color="never" if color == "auto" and environment.get("NO_COLOR") else color,
         debug=debug,
+        choose_progress=choose_progress,
     )
-    from dm.porcelain.cli.progress_bars import choose_progress
-
-    session.progress = choose_progress(session, bars=not no_progress and not quiet)
+    session.listen(quiet=quiet, verbose=verbose, no_progress=no_progress)
     slot: _Slot = context.obj
     slot.session = context.obj = session
 

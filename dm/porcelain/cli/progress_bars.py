@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 BAR_DELAY_S = 0.4
 
 
-def choose_progress(session: Session, *, bars: bool) -> Progress:
+def choose_progress(session: Session) -> Progress:
     """Bars when stderr is a terminal and they are wanted; else notes only; warnings always."""
-    if bars and sys.stderr.isatty() and session.environment.get("TERM") != "dumb":
+    wanted = not session.quiet and not session.no_progress
+    if wanted and sys.stderr.isatty() and session.environment.get("TERM") != "dumb":
         return BarProgress(color=session.color)
     return LineProgress(quiet=session.quiet)
 
