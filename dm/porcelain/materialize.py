@@ -150,7 +150,15 @@ class _Run:
         for lock in self._locks.values():
             lock.close()
         self._locks.clear()
-        self.recorder.write()
+        try:
+            self.recorder.write()
+        except DmError as error:
+            unpinned = self.recorder.unpinned
+            if not unpinned:
+                raise
+            for index, outcome in enumerate(self.outcomes):
+                if outcome is not None and outcome.name in unpinned:
+                    self._settle(index, fail(outcome.name, error))
 
     # look ----------------------------------------------------------------------------------------------------------
 

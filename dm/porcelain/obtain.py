@@ -12,13 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from dm.errors import ContentMismatch, MachineFailed, SourceFailed
+from dm.errors import ContentMismatch, MachineFailed, Malformed, Refused, SourceFailed
 from dm.plumbing import hashing
 from dm.plumbing.fs.publish import ensure_folder, remove_tree
 from dm.plumbing.store.measure import Measured, measure_checksum, measure_copy
 from dm.porcelain.integrity import find_contract
 from dm.progress import Progress, Task
-from dm.values import Digest, Key
+from dm.values import Digest, Key, quote_word
 
 if TYPE_CHECKING:
     from dm.plumbing.formats.archive import ArchiveLimits
@@ -118,12 +118,14 @@ def obtain_from_source(
     """Fetch, verify and, for an archive, unpack one dataset into its private folder.
 
     Raises `SourceFailed`, `Refused` or `MachineFailed` as the transport does, and `ContentMismatch` when the bytes are
-    not what the manifest declares; then the private folder is removed, since nothing in it can be gone on from.
+    not what the manifest declares. The private folder is removed when nothing in it can be gone on from: what was
+    refused, what is not what was declared, an archive that is none, a source that gave nothing.
     """
+    _refuse_code(project, dataset)
     if not dataset.uris:
         raise SourceFailed(
             f"there is nothing to fetch '{dataset.name}' from: it has no 'uri'",
-            hint=f"add a 'uri' to [{dataset.name}], or put the data where dm path {dataset.name} points",
+            hint=f"add a 'uri' to it, or put the data where dm resolve-path {quote_word(dataset.name)} points",
             code="no-source",
         )
     try:
@@ -135,9 +137,31 @@ def obtain_from_source(
         if fetched.path.is_dir():
             return _check_folder(dataset, fetched.path, folder)
         return _check_file(dataset, fetched, folder)
-    except ContentMismatch:
+    except (ContentMismatch, Refused, Malformed):
         remove_tree(folder)
         raise
+    except SourceFailed:
+        if not any(path.is_file() for path in folder.rglob("*")):
+            remove_tree(folder)
+        raise
+
+
+def _refuse_code(project: Project, dataset: Dataset) -> None:
+    """Raise `SourceFailed` for a dataset that code of the manifest is to bring: such code comes before the URI on the
+    ladder, and passing over it would hand out other bytes than the manifest means.
+    """
+    table = dataset.table
+    own = project.manifest.document.get("_LANG", {}).get("python", {})
+    bound = own.get("fetcher", {}) if isinstance(own, Mapping) else {}
+    code = "shell" if table.get("shell") else "fetcher" if table.get("fetcher") or dataset.name in bound else None
+    if code is None and isinstance(table.get("_LANG"), Mapping):
+        code = "fetcher" if table["_LANG"].get("python", {}).get("fetcher") else None
+    if code is not None:
+        raise SourceFailed(
+            f"'{dataset.name}' is brought by a '{code}', and this version of dm runs no code of a manifest",
+            hint=f"fetch it with the tool that does, or put the data where dm resolve-path {quote_word(dataset.name)} points",
+            code="no-code",
+        )
 
 
 def _fetch(

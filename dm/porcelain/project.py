@@ -52,6 +52,7 @@ class Project:
         self._stat_cache: StatCache | None = None
         self._fetchers: Fetchers | None = None
         self._stores: dict[Path, DiskStore] = {}
+        self._folders: dict[str, bool] = {}
 
     @classmethod
     def open(
@@ -155,6 +156,17 @@ class Project:
         """The working copy that lies, or will lie, at a location."""
         store = None if location.store_root is None else self.open_store(location.store_root)
         return Copy(location.path, store, user_managed=location.user_managed, notes=self.notes)
+
+    def has_folder(self, path: str) -> bool:
+        """Whether a folder that may hold copies was there when this run first looked (see `look_anew`)."""
+        there = self._folders.get(path)
+        if there is None:
+            there = self._folders[path] = os.path.lexists(path)
+        return there
+
+    def look_anew(self) -> None:
+        """A run begins: folders that were not there at the last one may be there now."""
+        self._folders.clear()
 
     def copy_of_path(self, path: Path) -> Copy:
         """The working copy at a path that the state names: in the innermost of the project's stores, or in none."""

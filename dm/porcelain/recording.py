@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from dm.errors import MachineFailed
 from dm.plumbing.records.state import Record, make_storage_path
 
 if TYPE_CHECKING:
@@ -46,11 +47,24 @@ class Recorder:
             self.all_fills.setdefault(dataset.name, {}).update(fields)
             self._fills.setdefault(dataset.name, {}).update(fields)
 
+    @property
+    def unpinned(self) -> frozenset[str]:
+        """The names of the datasets whose contract was measured and is not in the manifest yet."""
+        return frozenset(self._fills)
+
     def write(self) -> None:
-        """Write what is new. Raises what `edit_manifest` and `merge_state` raise; then it stays noted."""
+        """Write what is new. Raises what `edit_manifest` and `merge_state` raise; then it stays noted.
+
+        In a project that this user may not write to, the state stays unwritten, with a warning: it only finds.
+        """
         project = self._project
         if self._records:
-            project.merge_state(self._records)
+            try:
+                project.merge_state(self._records)
+            except MachineFailed as error:
+                if error.code not in ("permission", "read-only"):
+                    raise
+                project.progress.warn(f"{error.message}; what was fetched is found by its place")
             self._records = {}
         if self._fills:
             if self._edit_manifest:

@@ -27,6 +27,7 @@ class Selection(NamedTuple):
 
 def select(project: Project, identifiers: Sequence[str]) -> Selection:
     """Find the datasets of identifiers (names, aliases, DOIs); every dataset when there are none."""
+    project.look_anew()
     if not identifiers:
         return Selection(list(project.manifest.datasets.values()), [], named=False)
     found: dict[str, Dataset] = {}

@@ -21,6 +21,7 @@ from dm.plumbing.cli.frame import Session, command
 @click.option("--lazy", is_flag=True, help="Opened in place by a loader; no copy.")
 @click.option("--no-fetch", is_flag=True, help="Only declare.")
 @click.option("--overwrite", is_flag=True, help="Replace an entry of the same name.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be declared, and where it would be.")
 def COMMAND(session: Session, sources: tuple[str, ...], no_fetch: bool, **fields: object) -> None:  # noqa: N802
     """Declare data by its URI or path, fetch it, and pin its checksum in the manifest.
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class AddOptions(NamedTuple):
     """Fields of the new entry (None: not set), and what to do with it.
 
-    ``fetch`` off only declares; ``overwrite`` replaces an entry of the same name.
+    ``fetch`` off only declares; ``overwrite`` replaces an entry of the same name; ``dry_run`` only says what would be
+    declared.
     """
 
     name: str | None = None
@@ -37,6 +38,7 @@ class AddOptions(NamedTuple):
     lazy: bool = False
     fetch: bool = True
     overwrite: bool = False
+    dry_run: bool = False
 
     def fields(self) -> dict[str, object]:
         """The manifest fields that these options set."""
@@ -67,6 +69,9 @@ def add(project: Project, source: str, options: AddOptions = AddOptions()) -> Ou
     try:
         candidate = project.manifest.with_dataset(name, table)
         _refuse_taken_name(project.manifest, name, table, overwrite=options.overwrite)
+        if options.dry_run:
+            location = project.locate(candidate.datasets[name])
+            return Outcome(name, "ok", path=location.path, message="would be declared")
         scratch = Project.of(candidate, project.environment, progress=project.progress)
         outcome = Outcome(name, "ok", message="declared")
         if options.fetch and not options.lazy:

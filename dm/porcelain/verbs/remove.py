@@ -12,6 +12,8 @@ from dm.porcelain.select import select
 from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.records.manifest import Manifest
     from dm.porcelain.project import Project
@@ -62,7 +64,11 @@ def _plan(
         return None, "removed from the manifest; its bytes stay"
     if dataset.skip_download:
         return None, "removed from the manifest; its bytes are the user's own and stay"
-    candidate = find_known_copy(project, dataset)
+    try:
+        candidate = find_known_copy(project, dataset)
+    except DmError as error:
+        # An entry that names no place, like one with an unsafe key, never had a copy; it can still be taken out.
+        return None, f"removed from the manifest; nothing to delete: {error.message}"
     if candidate is None:
         return None, "removed from the manifest; it is not there"
     path = candidate.copy.path
@@ -71,6 +77,14 @@ def _plan(
     if candidate.how == "pool":
         return None, f"removed from the manifest; '{path}' lies in a pool and stays"
     for other in project.manifest.datasets.values():
-        if other.name not in leaving and project.locate(other).path == path:
+        if other.name not in leaving and _may_use(project, other, path):
             return None, f"removed from the manifest; '{path}' stays, '{other.name}' uses it"
     return candidate, f"removed, with '{path}'"
+
+
+def _may_use(project: Project, dataset: Dataset, path: Path) -> bool:
+    """Whether a path is a dataset's place; one whose entry is at fault names none."""
+    try:
+        return project.locate(dataset).path == path
+    except DmError:
+        return False
