@@ -121,7 +121,7 @@ def obtain_from_source(
     not what the manifest declares. The private folder is removed when nothing in it can be gone on from: what was
     refused, what is not what was declared, an archive that is none, a source that gave nothing.
     """
-    _refuse_code(project, dataset)
+    _refuse_code(dataset)
     if not dataset.uris:
         raise SourceFailed(
             f"there is nothing to fetch '{dataset.name}' from: it has no 'uri'",
@@ -146,20 +146,18 @@ def obtain_from_source(
         raise
 
 
-def _refuse_code(project: Project, dataset: Dataset) -> None:
+def _refuse_code(dataset: Dataset) -> None:
     """Raise `SourceFailed` for a dataset that code of the manifest is to bring: such code comes before the URI on the
     ladder, and passing over it would hand out other bytes than the manifest means.
     """
     table = dataset.table
-    own = project.manifest.document.get("_LANG", {}).get("python", {})
-    bound = own.get("fetcher", {}) if isinstance(own, Mapping) else {}
-    code = "shell" if table.get("shell") else "fetcher" if table.get("fetcher") or dataset.name in bound else None
-    if code is None and isinstance(table.get("_LANG"), Mapping):
-        code = "fetcher" if table["_LANG"].get("python", {}).get("fetcher") else None
+    explicit = table.get("_LANG", {}).get("python", {}).get("fetcher")
+    code = "fetcher" if explicit or table.get("fetcher") else "shell" if table.get("shell") else None
     if code is not None:
+        place = f"dm resolve-path {quote_word(dataset.name)}"
         raise SourceFailed(
             f"'{dataset.name}' is brought by a '{code}', and this version of dm runs no code of a manifest",
-            hint=f"fetch it with the tool that does, or put the data where dm resolve-path {quote_word(dataset.name)} points",
+            hint=f"fetch it with the tool that does, or put the data where {place} points",
             code="no-code",
         )
 
