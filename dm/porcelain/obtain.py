@@ -151,7 +151,9 @@ def _refuse_code(dataset: Dataset) -> None:
     ladder, and passing over it would hand out other bytes than the manifest means.
     """
     table = dataset.table
-    explicit = table.get("_LANG", {}).get("python", {}).get("fetcher")
+    explicit: object = table
+    for name in ("_LANG", "python", "fetcher"):
+        explicit = explicit.get(name) if isinstance(explicit, Mapping) else None
     code = "fetcher" if explicit or table.get("fetcher") else "shell" if table.get("shell") else None
     if code is not None:
         place = f"dm resolve-path {quote_word(dataset.name)}"
@@ -218,7 +220,11 @@ def _unpack(project: Project, dataset: Dataset, fetched: Fetched, folder: Path) 
     is_archive_contract = checksum is not None and fetched.digests.get(checksum.algorithm) == checksum
     remove_tree(tree)
     with project.progress.start(f"unpack {dataset.name}", total=fetched.size_bytes) as unpacking:
-        unpack(fetched.path, archive_format, tree, limits=_read_limits(project), task=unpacking)
+        try:
+            unpack(fetched.path, archive_format, tree, limits=_read_limits(project), task=unpacking)
+        except SourceFailed:
+            remove_tree(folder)  # it arrived whole and is no archive: the next run has to ask for it again
+            raise
     staged = _check_folder(dataset, tree, folder, proven=is_archive_contract)
     fetched.path.unlink()
     return staged

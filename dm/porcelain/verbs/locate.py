@@ -23,6 +23,7 @@ def find_path(project: Project, identifier: str) -> Path:
     dataset = project.manifest.find(identifier)
     if dataset.lazy_access:
         raise NotFound(f"'{dataset.name}' has no path: it is opened in place (lazy_access)", code="lazy-access")
+    project.look_anew()
     candidate = find_known_copy(project, dataset)
     if candidate is None:
         raise NotFound(f"'{dataset.name}' is not there", hint=f"dm fetch {shlex.quote(dataset.name)}", code="missing")
@@ -33,6 +34,7 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
     """All that is known of a dataset: its entry, key, location with the rules that led there, copy, ref and record."""
     dataset = project.manifest.find(identifier)
     location = project.locate(dataset)
+    project.look_anew()
     candidate = None if find_skip_reason(dataset) else find_known_copy(project, dataset)
     ref = None if candidate is None else candidate.copy.read_ref()
     record = project.state.datasets.get(dataset.key.text)
