@@ -53,7 +53,7 @@ class Dataset:
     ``digest`` are the contract, None where nothing is pinned.
     """
 
-    __slots__ = ("_find_line", "_key", "checksum", "digest", "is_list", "name", "table", "uris")
+    __slots__ = ("_find_line", "_key", "_source_id", "checksum", "digest", "is_list", "name", "table", "uris")
 
     name: str
     table: Mapping[str, Any]
@@ -63,6 +63,7 @@ class Dataset:
     digest: Digest | None
     _find_line: LineFinder
     _key: Key | None
+    _source_id: str | None
 
     branch = _Text("branch")
     description = _Text("description")
@@ -88,6 +89,7 @@ class Dataset:
         put(self, "digest", digest)
         put(self, "_find_line", find_line)
         put(self, "_key", None)
+        put(self, "_source_id", None)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a dataset is frozen: cannot set '{name}'")
@@ -223,7 +225,7 @@ class Dataset:
 
     def find_key(self) -> Key | None:
         """The key, None where there is nothing to derive one from. Raises `Refused` for one that is not safe."""
-        return self.key if self._derive_key() else None
+        return self.key if self._key is not None or self._derive_key() else None
 
     def show_key(self) -> str:
         """The key for people, also one that would be refused; on one line."""
@@ -272,6 +274,12 @@ class Dataset:
         The list is each URI without user, tokens and signatures, then ``branch``, ``shell`` and ``fetcher`` where they
         are set, as ``<name> <text>`` with NUL after each (SCHEMA.md, "Refs").
         """
+        if self._source_id is None:
+            object.__setattr__(self, "_source_id", self._compute_source_id())
+        assert self._source_id is not None
+        return self._source_id
+
+    def _compute_source_id(self) -> str:
         from dm.plumbing import hashing
         from dm.plumbing.records.key import strip_secrets
 

@@ -74,8 +74,8 @@ class Rule(NamedTuple):
     rungs: tuple[Rung, ...]
 
 
-class _Folder(NamedTuple):
-    """A folder in which copies lie by key."""
+class Folder(NamedTuple):
+    """A folder in which copies lie by key; ``path`` and ``folder`` are the same, as text and as a path."""
 
     path: str
     folder: Path
@@ -84,6 +84,7 @@ class _Folder(NamedTuple):
     rungs: tuple[Rung, ...]
 
     def place(self, dataset: Placed) -> Location:
+        """Where a dataset lies in it."""
         # Joining is a third of the price of parsing the whole path for each of many datasets.
         path = self.folder / dataset.landing.text
         return Location(path, self.store_root, dataset.skip_download, self.scope, self.rungs)
@@ -110,13 +111,15 @@ class Places:
         self._manifest = manifest or Source(None, {})
         self._scopes = Scopes(ladder, project_root or environment.working_folder, find_project_name)
         self._expander = Expander(ladder, project_root, environment, self._compose_symbol)
-        self._composed: dict[tuple[str, str | None, str | None], _Folder] = {}
-        self._datasets_dir: list[_Folder | None] = []  # one entry once it was looked up
+        self._composed: dict[tuple[str, str | None, str | None], Folder] = {}
+        self._datasets_dir: list[Folder | None] = []  # one entry once it was looked up
         self._pools: dict[str, list[Path]] = {}
-        self._pool_folders: list[_Folder] | None = None
-        self._elsewhere: dict[str | None, list[_Folder]] = {}
+        self._pool_folders: list[Folder] | None = None
+        self._elsewhere: dict[str | None, list[Folder]] = {}
         self._store_roots: list[Path] | None = None
         self._trusted: TrustedRoots | None = None
+        # By identity, with the dataset itself so that its id stays its own: a fetch asks five times for each.
+        self._located: dict[int, tuple[Placed, Location]] = {}
 
     # Names
 
@@ -161,6 +164,14 @@ class Places:
         Raises `Malformed` for fields that contradict themselves or an undefined symbol; `Refused` for an unsafe key
         or scope, and for a place inside folders that belong to Git, Mercurial or the tools' own records.
         """
+        if scope is None:
+            known = self._located.get(id(dataset))
+            if known is None:
+                known = self._located[id(dataset)] = (dataset, self._locate(dataset, None))
+            return known[1]
+        return self._locate(dataset, scope)
+
+    def _locate(self, dataset: Placed, scope: str | None) -> Location:
         expression = dataset.storage_path or dataset.local_path
         if expression:
             if dataset.store is not None:
@@ -198,7 +209,7 @@ class Places:
         head = _find_head(expression)
         if head is not None and not dataset.skip_download:
             root = self._expander.anchor(self._expander.expand(head, use), use)
-            return _Folder(root, Path(root), Path(root), "", (own, *use.rungs.values())).place(dataset)
+            return Folder(root, Path(root), Path(root), "", (own, *use.rungs.values())).place(dataset)
         has_key = "$" in expression and (True, "key") in split_expression(expression, use)
         if has_key:
             use.key = str(dataset.landing)
@@ -215,7 +226,7 @@ class Places:
         path = self._expander.anchor(unquote(urlsplit(dataset.uris[0]).path), use)
         return Location(Path(path), None, True, "", (own,))
 
-    def _find_datasets_dir(self) -> _Folder | None:
+    def _find_datasets_dir(self) -> Folder | None:
         """The explicit ``datasets_dir`` as a folder of copies, None when nobody set it."""
         if not self._datasets_dir:
             rung = self.ladder.lookup("datasets_dir")
@@ -223,13 +234,13 @@ class Places:
             if rung is not None:
                 use = Use("'datasets_dir'", rung.fault)
                 path = self._expander.anchor(self._expander.resolve("datasets_dir", use), use)
-                folder = _Folder(path, Path(path), Path(path), "", tuple(use.rungs.values()))
+                folder = Folder(path, Path(path), Path(path), "", tuple(use.rungs.values()))
             self._datasets_dir.append(folder)
         return self._datasets_dir[0]
 
     # The composed layout
 
-    def _compose_for(self, dataset: Placed, scope: str | None) -> _Folder:
+    def _compose_for(self, dataset: Placed, scope: str | None) -> Folder:
         where = f"'scope' of '{dataset.name}'"
         if dataset.store is None:
             return self._compose("datasets", None, scope, where=where)
@@ -251,7 +262,7 @@ class Places:
         where: str = "'scope'",
         outer: Use | None = None,
         symbol: str = "",
-    ) -> _Folder:
+    ) -> Folder:
         """``<root>[/<sub>][/<scope>]/<prefix>``, with the root from ``store``, else the kind's built-in one."""
         known = (kind, None if store is None else str(store.value), scope)
         if known not in self._composed:
@@ -264,7 +275,7 @@ class Places:
             rungs += tuple(rung for rung in (scope_rung, prefix_rung) if rung is not None)
             path = "/".join(part for part in (root.rstrip("/"), sub, scope_name, prefix) if part)
             path = path if path.startswith("/") else f"/{path}"
-            self._composed[known] = _Folder(path, Path(path), Path(root), scope_name, rungs)
+            self._composed[known] = Folder(path, Path(path), Path(root), scope_name, rungs)
         return self._composed[known]
 
     def _select(self, own: Rung, outer: Use | None, symbol: str) -> tuple[str, str, tuple[Rung, ...]]:
@@ -306,13 +317,18 @@ class Places:
         location = self.locate(dataset)
         if location.user_managed:
             return []
+        there, landing = str(location.path), dataset.landing.text
+        folders = self.other_folders(dataset)
+        return [folder.place(dataset) for folder in folders if f"{folder.path}/{landing}" != there]
+
+    def other_folders(self, dataset: Placed) -> list[Folder]:
+        """The folders of `candidates`, the location's own among them; one list for all datasets of a scope."""
         scope = dataset.scope
         if scope not in self._elsewhere:
             stores = [Rung("store", f"${name}", BUILT_IN, "built in") for name in self._list_built_in_roots()]
             folders = [self._compose("datasets", store, scope) for store in stores]
             self._elsewhere[scope] = list({folder.path: folder for folder in reversed(folders)}.values())[::-1]
-        there, landing = str(location.path), dataset.landing.text
-        return [folder.place(dataset) for folder in self._elsewhere[scope] if f"{folder.path}/{landing}" != there]
+        return self._elsewhere[scope]
 
     def pools(self, kind: str = "datasets") -> list[Path]:
         """The read pools for ``datasets`` or ``cached``, in order, each once. Without a project those that name
@@ -336,12 +352,16 @@ class Places:
         """Where the dataset would lie in each read pool. ``store_root`` is set for a pool that is itself one of this
         project's store roots; every other pool is read-only.
         """
+        return [folder.place(dataset) for folder in self.pool_folders()]
+
+    def pool_folders(self) -> list[Folder]:
+        """The folders of `pool_candidates`, the same for every dataset."""
         if self._pool_folders is None:
             roots = self.store_roots()
             self._pool_folders = [
-                _Folder(str(pool), pool, pool if pool in roots else None, "", ()) for pool in self.pools()
+                Folder(str(pool), pool, pool if pool in roots else None, "", ()) for pool in self.pools()
             ]
-        return [folder.place(dataset) for folder in self._pool_folders]
+        return self._pool_folders
 
     def store_roots(self) -> list[Path]:
         """The store roots that the ladder names, each once: an explicit ``datasets_dir``, the root of the composed
@@ -459,7 +479,7 @@ class Places:
         return None if rung is None else rung.value
 
 
-def _find_path(folder: _Folder, dataset: Placed) -> Path | None:
+def _find_path(folder: Folder, dataset: Placed) -> Path | None:
     """Where a rule that does not decide would put the dataset; None when it has no key to be put at."""
     try:
         return folder.place(dataset).path
