@@ -34,7 +34,10 @@ def COMMAND(  # noqa: N802
     root: str | None,
     nul: bool,
 ) -> None:
-    """Print a digest a line: the object id of a file (BLAKE3, as b3sum) or folder (Merkle tree), or a plain one."""
+    """Print a digest a line: the object id of a file (BLAKE3, as b3sum) or folder (Merkle tree).
+
+    With --algo a plain digest; of a folder that of its files' contents one after another, as the peers pin it.
+    """
     import os
     import sys
 

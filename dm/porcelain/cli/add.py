@@ -10,15 +10,15 @@ from dm.plumbing.cli.frame import Session, command
 
 @command("add")
 @click.argument("sources", nargs=-1, required=True, metavar="URI|PATH...")
-@click.option("--name", help="The entry's name (default: from the file's name).")
-@click.option("--version", help="Part of the storage key.")
-@click.option("--branch", help="Git branch, tag or commit.")
+@click.option("--name", help="The entry's name (default: the file's, without its extension).")
+@click.option("--version", help="The data's version; part of its storage key.")
+@click.option("--branch", help="Branch, tag or commit of the source.")
 @click.option("--format", help="The data's format (default: from the file's suffix).")
 @click.option("--extract", is_flag=True, help="Unpack the archive; the folder is the dataset.")
 @click.option("--checksum", metavar="ALGO:HEX", help="The publisher's checksum; what arrives must match it.")
-@click.option("--store", metavar="$ROOT[/SUB]", help="The folder root to store below.")
+@click.option("--store", metavar="$ROOT[/SUB]", help="The folder root to store below (quote the $).")
 @click.option("--scope", help="Partition of the store.")
-@click.option("--lazy", is_flag=True, help="Opened in place by a loader; no copy.")
+@click.option("--lazy", is_flag=True, help="To be opened at its source: declared, not fetched.")
 @click.option("--no-fetch", is_flag=True, help="Only declare.")
 @click.option("--overwrite", is_flag=True, help="Replace an entry of the same name.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be declared, and where it would be.")
@@ -26,7 +26,7 @@ def COMMAND(session: Session, sources: tuple[str, ...], no_fetch: bool, **fields
     """Declare data by its URI or path, fetch it, and pin its checksum in the manifest.
 
     Nothing stays declared when fetching fails. A path inside the project is declared where it lies; one outside
-    becomes a file: URI, bound to this machine.
+    becomes a file: URI, bound to this machine. --name, --version, --branch and --checksum go with one source.
     """
     from dm.porcelain.cli.render import draw_outcome, draw_summary
     from dm.porcelain.verbs.add import AddOptions, add

@@ -35,7 +35,7 @@ def _scope_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@command("get", label="config get")
+@command("get", label="config get", short_help="Print a setting's value.")
 @click.argument("name")
 @_scope_options
 def get(session: Session, name: str, scope: str | None, host: str | None) -> None:
@@ -54,7 +54,7 @@ def get(session: Session, name: str, scope: str | None, host: str | None) -> Non
     )
 
 
-@command("set", label="config set")
+@command("set", label="config set", short_help="Set a setting in one file.")
 @click.argument("name")
 @click.argument("values", nargs=-1, required=True, metavar="VALUE...")
 @_scope_options
@@ -68,7 +68,7 @@ def set_(session: Session, name: str, values: tuple[str, ...], scope: str | None
     _change(session, chosen, name, parse_setting(name, values), host)
 
 
-@command("unset", label="config unset")
+@command("unset", label="config unset", short_help="Take a setting out of one file.")
 @click.argument("name")
 @_scope_options
 def unset(session: Session, name: str, scope: str | None, host: str | None) -> None:
@@ -80,7 +80,7 @@ def unset(session: Session, name: str, scope: str | None, host: str | None) -> N
     _change(session, chosen, name, None, host)
 
 
-@command("list", label="config list")
+@command("list", label="config list", short_help="List settings and where they come from.")
 @_scope_options
 def list_(session: Session, scope: str | None, host: str | None) -> None:
     """List the settings in force with the rung each comes from; of one file with --local, --global or --project."""

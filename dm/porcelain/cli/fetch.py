@@ -19,7 +19,8 @@ def COMMAND(  # noqa: N802 - the name that the table of commands imports
     """Make declared data be here, verified. All of it, when no NAME is given.
 
     What is there already costs no request and is not read again. A copy whose bytes are wrong is never used and never
-    overwritten: --force puts it aside under .dm/quarantine and fetches anew.
+    overwritten: --force puts it aside under .dm/quarantine and fetches anew. Bytes that are
+    right already stay, and so does another project's copy.
     """
     from dm.porcelain.cli.render import draw_outcome, draw_summary
     from dm.porcelain.materialize import FetchOptions

@@ -12,7 +12,10 @@ from dm.plumbing.cli.frame import Session, command
 @click.option("--delete", is_flag=True, help="Delete their working copies too (objects stay in the store).")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def COMMAND(session: Session, names: tuple[str, ...], delete: bool, dry_run: bool) -> None:  # noqa: N802
-    """Remove entries and their state records. The bytes stay, unless --delete is given."""
+    """Remove entries and their state records. The bytes stay, unless --delete is given.
+
+    A copy that another entry uses, that lies in a pool or that is the user's own stays in any case.
+    """
     from dm.porcelain.cli.render import draw_outcome, draw_summary
     from dm.porcelain.verbs.remove import remove
 

@@ -51,4 +51,5 @@ def _summarise(states: list[str]) -> str:
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     if set(counts) <= {"clean", "skipped"}:
         return f"{len(states)} datasets, all clean" if len(states) != 1 else "1 dataset, clean"
-    return f"{len(states)} datasets: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return f"{len(states)} datasets: {told}" if len(states) != 1 else f"1 dataset: {told}"

@@ -13,7 +13,8 @@ from dm.plumbing.cli.frame import Session, command
 def COMMAND(session: Session, names: tuple[str, ...], quick: bool) -> None:  # noqa: N802
     """Read every byte again and compare it with the digests; exit 4 when anything differs.
 
-    What differs is named, file by file inside a folder: changed, lost, added, mode. Never changes data.
+    What differs is named, file by file inside a folder: changed, lost, added, mode, type. A dataset that is not there
+    is exit 3 when named, skipped among all. Data is never changed.
     """
     from dm.porcelain.cli.render import draw_outcome, draw_summary
     from dm.porcelain.verbs.verify import verify
