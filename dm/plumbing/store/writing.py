@@ -187,6 +187,13 @@ class ObjectWriter:
             return
         # In a private folder nobody sees the moment without the file; renaming over it costs ten times as much on ext4.
         os.unlink(path)
+        if modes[0] == "hardlink" and not executable:
+            try:
+                os.link(source, path, follow_symlinks=False)
+                return
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINK:
+                    raise
         try:
             link_file(source, path, modes=modes, executable=executable)
         except MachineFailed as error:
