@@ -383,7 +383,9 @@ class _Run:
 
     def _look_again(self, work: _Work) -> _Settled | Location | None:
         """What lies at the place now that its lock is ours: settled, another place to go to, or nothing in the way."""
-        weighed = weigh(self.project, work.dataset, Candidate(work.copy, "location", recorded=False))
+        record = self.project.state.datasets.get(work.dataset.key.text)
+        recorded = record is not None and self.project.root / record.storage_path == work.copy.path
+        weighed = weigh(self.project, work.dataset, Candidate(work.copy, "location", recorded=recorded))
         if weighed.verdict in ("use", "adopt") and not self.options.force:
             return _Settled(work.position, self._use(work.dataset, weighed, work.location, locked=True))
         found = self._pass_obstacle(work.position, work.dataset, work.location, weighed)
