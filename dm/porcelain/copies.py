@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dm.errors import MachineFailed
+from dm.plumbing.store.markers import read_copy_state
 from dm.plumbing.store.refs import Ref
 
 if TYPE_CHECKING:
@@ -85,8 +86,7 @@ class Copy:
         """Whether the copy is complete by its marker; at a user-managed place, whether it exists."""
         if self.user_managed:
             return self.exists()
-        name = os.fspath(self.path)
-        return os.path.isfile(f"{name}.complete") or os.path.isfile(f"{name}/.complete")
+        return read_copy_state(self.path) == "complete"
 
     def read_ref(self) -> Ref | None:
         """What was last seen of the copy; None when nothing is known."""

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from dm.errors import DmError, NotFound, Refused, UsageError
 from dm.plumbing.records.key import suggest_name
+from dm.plumbing.records.state import Record, make_storage_path
 from dm.plumbing.store.measure import measure_copy
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.project import Project
@@ -72,28 +73,31 @@ def add(project: Project, source: str, options: AddOptions = AddOptions()) -> Ou
         if options.dry_run:
             location = project.locate(candidate.datasets[name])
             return Outcome(name, "ok", path=location.path, message="would be declared")
-        scratch = Project.of(candidate, project.environment, progress=project.progress)
         outcome = Outcome(name, "ok", message="declared")
         if options.fetch and not options.lazy:
-            outcome, measured = _make_present(scratch, name, is_local=is_local)
+            scratch = Project.of(candidate, project.environment, progress=project.progress)
+            try:
+                outcome, measured = _make_present(scratch, name, is_local=is_local)
+            finally:
+                scratch.close()
             if outcome.failed:
                 return outcome
             table = {**table, **measured}
+
+        def change(manifest: Manifest) -> Mapping[str, Mapping[str, object] | None]:
+            # Looked at again under the lock: another `add` may have come first.
+            _refuse_taken_name(manifest, name, table, overwrite=options.overwrite)
+            return {name: table}
+
+        project.edit_manifest(change, replace=options.overwrite)
     except DmError as error:
         return fail(name, error)
-
-    def change(manifest: Manifest) -> Mapping[str, Mapping[str, object] | None]:
-        # Looked at again under the lock: another `add` may have come first.
-        _refuse_taken_name(manifest, name, table, overwrite=options.overwrite)
-        return {name: table}
-
-    project.edit_manifest(change, replace=options.overwrite)
     return outcome
 
 
 def _describe_source(project: Project, source: str) -> tuple[dict[str, object], bool]:
     """The fields that say where the data comes from, and whether the bytes are the user's own, below the project."""
-    if "://" in source:
+    if "://" in source or source.startswith("git@"):
         return {"uri": source}, False
     path = Path(os.path.normpath(project.environment.working_folder / source))
     if not os.path.lexists(path):
@@ -138,6 +142,8 @@ def _make_present(scratch: Project, name: str, *, is_local: bool) -> tuple[Outco
         if measured.digest.is_tree:
             fields["digest"] = str(measured.digest)
         digest, size_bytes = measured.digest, measured.size_bytes
+        sha256 = measured.checksum.hex if measured.checksum is not None and not measured.digest.is_tree else None
+        scratch.merge_state({dataset.key.text: Record(make_storage_path(scratch.root, path), sha256)})
         told = "declared where it lies"
         outcome = Outcome(name, "ok", path=path, state="clean", digest=digest, size_bytes=size_bytes, message=told)
         return outcome, fields

@@ -121,7 +121,8 @@ def _examine_leftovers(environment: Environment, topic: str, places: Places, sto
     partials = [path for path in sorted((store.meta / "partial").iterdir()) if not path.name.startswith("work-")]
     if partials:
         size_bytes = sum(_measure(path) for path in partials)
-        text = f"{len(partials)} unfinished downloads, {size_bytes} bytes, in '{store.meta / 'partial'}'"
+        count = len({path.name.partition(".")[0] for path in partials})  # a file and its journal are one
+        text = f"{count} unfinished downloads, {size_bytes} bytes, in '{store.meta / 'partial'}'"
         yield Finding(topic, "note", text, "fetching the same again goes on from them")
     quarantine = store.meta / "quarantine"
     kept = sorted(quarantine.iterdir()) if quarantine.is_dir() else []

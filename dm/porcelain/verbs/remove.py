@@ -46,7 +46,8 @@ def remove(
                 path = candidate.copy.path
                 if not dry_run:
                     remove_copy(project, candidate.copy)
-            outcomes.append(Outcome(dataset.name, "ok", path=path, message=message))
+            told = f"would be {message}" if dry_run else message
+            outcomes.append(Outcome(dataset.name, "ok", path=path, message=told))
         except DmError as error:
             outcomes.append(fail(dataset.name, error))
     kept = {dataset.show_key() for dataset in project.manifest.datasets.values() if dataset.name not in leaving}
@@ -79,7 +80,7 @@ def _plan(
     for other in project.manifest.datasets.values():
         if other.name not in leaving and _may_use(project, other, path):
             return None, f"removed from the manifest; '{path}' stays, '{other.name}' uses it"
-    return candidate, f"removed, with '{path}'"
+    return candidate, f"removed from the manifest, with '{path}'"
 
 
 def _may_use(project: Project, dataset: Dataset, path: Path) -> bool:

@@ -85,6 +85,8 @@ def _outcome(dataset: Dataset, state: str, path: object, standing: Standing | No
     from pathlib import Path
 
     remedy = REMEDIES.get(state)
+    if state == "missing" and not dataset.uris:
+        remedy = "put the data there: dm resolve-path {name}"
     return Outcome(
         dataset.name,
         "skipped" if state == "skipped" else "ok",
