@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from dm.environment import read_monotonic_s
 from dm.errors import ContentMismatch, DmError, Malformed, Refused
-from dm.plumbing.fs.publish import remove_tree
 from dm.plumbing.store.measure import measure_checksum
 from dm.porcelain.copies import Copy
 from dm.porcelain.find import Candidate, Weighed, find_candidates, weigh
@@ -30,18 +29,17 @@ from dm.porcelain.select import find_skip_reason
 from dm.values import Digest, Outcome, fail, quote_word
 
 if TYPE_CHECKING:
-    import queue
-
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.records.places import Location
     from dm.plumbing.store.publishing import Published
     from dm.porcelain.obtain import Staged
     from dm.porcelain.project import Project
+    from dm.porcelain.workers import Workers
     from dm.progress import Task
 
 #: How long the publisher waits for company for a staged dataset while workers are busy, seconds. One flush serves a
-#: whole batch, so that a thousand small files cost a few dozen flushes and a large file waits unnoticeably.
-BATCH_WAIT_S = 0.03
+#: whole batch, so that a thousand small files cost a handful of flushes and a large file waits unnoticeably.
+BATCH_WAIT_S = 0.1
 #: Datasets published with one flush at the most: bounds what is locked and unrecorded at any time.
 BATCH_SIZE_MAX = 512
 #: How often a long run writes down what it has done, seconds.
@@ -280,31 +278,26 @@ class _Run:
 
     def _obtain_all(self, work: Sequence[_Work]) -> None:
         """Let workers obtain, publish what they stage in batches, settle what they report."""
-        import queue
-        from concurrent.futures import ThreadPoolExecutor
+        from dm.porcelain.workers import Workers
 
-        arrivals: queue.SimpleQueue[_Ready | _Settled | BaseException] = queue.SimpleQueue()
-        workers = max(1, min(self.options.jobs, len(work)))
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="dm-fetch")
+        workers = Workers(work, self._obtain_safely, most=self.options.jobs)
         try:
-            for item in work:
-                pool.submit(self._obtain_into, item, arrivals)
             with self.project.progress.start("datasets", total=len(work), unit="files") as overall:
-                self._publish_all(arrivals, len(work), overall)
+                self._publish_all(workers, len(work), overall)
         except BaseException:
             self.stopping.set()
             self.project.close_fetchers()
-            pool.shutdown(wait=True, cancel_futures=True)
             raise
-        pool.shutdown()
+        finally:
+            workers.stop()
 
     def _publish_all(
-        self, arrivals: queue.SimpleQueue[_Ready | _Settled | BaseException], open_count: int, overall: Task
+        self, workers: Workers[_Work, _Ready | _Settled | BaseException], open_count: int, overall: Task
     ) -> None:
         """Publish and settle what arrives until nothing is open; write down what was done now and then."""
         recorded_s = read_monotonic_s()
         while open_count:
-            batch = self._collect(arrivals, open_count)
+            batch = workers.collect(min(open_count, BATCH_SIZE_MAX), wait_s=BATCH_WAIT_S)
             ready = []
             for arrival in batch:
                 if isinstance(arrival, BaseException):
@@ -320,38 +313,21 @@ class _Run:
                 self.recorder.write()
                 recorded_s = read_monotonic_s()
 
-    def _collect(
-        self, arrivals: queue.SimpleQueue[_Ready | _Settled | BaseException], open_count: int
-    ) -> list[_Ready | _Settled | BaseException]:
-        """Wait for the next arrival and take along what comes shortly after it."""
-        import queue
-
-        batch = [arrivals.get()]
-        deadline_s = read_monotonic_s() + BATCH_WAIT_S
-        while len(batch) < min(open_count, BATCH_SIZE_MAX):
-            try:
-                batch.append(arrivals.get(timeout=max(0.0, deadline_s - read_monotonic_s())))
-            except queue.Empty:
-                break
-        return batch
-
-    def _obtain_into(
-        self, work: _Work, arrivals: queue.SimpleQueue[_Ready | _Settled | BaseException]
-    ) -> None:
-        """A worker's job for one dataset; whatever happens, one arrival is put."""
+    def _obtain_safely(self, work: _Work) -> _Ready | _Settled | BaseException:
+        """A worker's job for one dataset: it never raises."""
         try:
-            arrivals.put(self._obtain(work))
+            return self._obtain(work)
         except DmError as error:
             if self.options.fail_fast:
                 self.stopping.set()  # here, not when it is settled: this worker takes the next dataset at once
-            arrivals.put(_Settled(work.position, fail(work.dataset.name, error)))
+            return _Settled(work.position, fail(work.dataset.name, error))
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
-            arrivals.put(error)
+            return error
 
     def _obtain(self, work: _Work) -> _Ready | _Settled:
         from dm.porcelain.obtain import (
+            find_staging,
             link_from_objects,
-            make_staging_folder,
             obtain_from_objects,
             obtain_from_source,
         )
@@ -375,10 +351,10 @@ class _Run:
             linked = None if force else link_from_objects(project, dataset, copy)
             if linked is not None:
                 return _Settled(work.position, self._conclude(work, linked, None))
-            folder = make_staging_folder(project, dataset, copy)
-            staged = None if force else obtain_from_objects(project, dataset, copy, folder)
+            staging = find_staging(project, dataset, copy)
+            staged = None if force else obtain_from_objects(project, dataset, copy, staging)
             if staged is None:
-                staged = obtain_from_source(project, dataset, folder, task=task, progress=project.progress)
+                staged = obtain_from_source(project, dataset, staging, task=task, progress=project.progress)
         return _Ready(work, staged)
 
     def _look_again(self, work: _Work) -> _Settled | Location | None:
@@ -410,7 +386,7 @@ class _Run:
         contract = find_contract(dataset)
         sha256 = contract.hex if contract is not None and contract.algorithm == "sha256" else None
         if staged is not None:
-            remove_tree(staged.folder)
+            staged.staging.clear()
             self.recorder.note_fields(dataset, staged.fill)
             sha256 = staged.sha256
         self.recorder.note_place(dataset, copy, sha256=sha256)

@@ -29,17 +29,53 @@ if TYPE_CHECKING:
     from dm.porcelain.project import Project
 
 
+class Staging:
+    """The private place of one dataset's bytes on their way to theirs: the same for every run, so that a killed one is
+    gone on from.
+
+    ``folder`` is shared by all; what is one file (or a folder that a source is) arrives there as ``name``, since making
+    and removing a folder for each would cost as much as fetching a small file. What takes several files has a folder
+    of its own, `make_folder`.
+    """
+
+    __slots__ = ("folder", "name", "root")
+
+    def __init__(self, folder: Path, name: str, root: Path | None) -> None:
+        self.folder = folder
+        self.name = name
+        self.root = root  # of the store, whose group a folder is shared with
+
+    @property
+    def own_folder(self) -> Path:
+        """Where the folder of this dataset's own lies, or would lie."""
+        return self.folder / f"{self.name}.d"
+
+    def make_folder(self) -> Path:
+        """Make the folder of this dataset's own, unless it is there; return it."""
+        folder = self.own_folder
+        ensure_folder(folder, root=self.root)
+        return folder
+
+    def clear(self) -> None:
+        """Remove what is left: nothing of it can, or need, be gone on from."""
+        from dm.plumbing.transport.journal import journal_path
+
+        entry = self.folder / self.name
+        for path in (journal_path(entry), entry, self.own_folder):
+            remove_tree(path)
+
+
 class Staged(NamedTuple):
     """A dataset's bytes, complete and checked, ready to be published.
 
-    ``entry`` is the file or folder and ``folder`` the private folder that holds it, to be removed in the end.
+    ``entry`` is the file or folder and ``staging`` the private place that holds it, to be cleared in the end.
     ``blob`` is a file's id, measured while it arrived, ``aliases`` the other digests of the same pass, ``tree`` what
     was measured of a folder; ``fill`` is what the manifest's entry is to be completed with, ``sha256`` what the state
     record says.
     """
 
     entry: Path
-    folder: Path
+    staging: Staging
     blob: Digest | None = None
     aliases: tuple[Digest, ...] = ()
     tree: Measured | None = None
@@ -48,17 +84,15 @@ class Staged(NamedTuple):
     from_object: bool = False
 
 
-def make_staging_folder(project: Project, dataset: Dataset, copy: Copy) -> Path:
-    """The private folder of one dataset's bytes on their way to one place, on the file system of that place where
-    a store is there. The same for every run, so that a killed one is gone on from.
-    """
+def find_staging(project: Project, dataset: Dataset, copy: Copy) -> Staging:
+    """The private place of one dataset's bytes, on the file system of the copy where a store is there."""
     identity = f"{dataset.source_id}\n{copy.path}"
-    if copy.store is not None:
-        return copy.store.partial_folder(identity)
     name = hashing.blake3_of(identity.encode("utf-8", "surrogateescape")).hex()
-    folder = project.ensure_private_folder() / "partial" / name
+    if copy.store is not None:
+        return Staging(copy.store.partials(), name, copy.store.root)
+    folder = project.ensure_private_folder() / "partial"
     ensure_folder(folder)
-    return folder
+    return Staging(folder, name, None)
 
 
 def link_from_objects(project: Project, dataset: Dataset, copy: Copy) -> Published | None:
@@ -80,7 +114,7 @@ def link_from_objects(project: Project, dataset: Dataset, copy: Copy) -> Publish
         return None
 
 
-def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, folder: Path) -> Staged | None:
+def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, staging: Staging) -> Staged | None:
     """Stage a dataset from an object that another reachable store holds under its declared digest; None: none does."""
     contract = _find_object_contract(dataset)
     if contract is None:
@@ -92,7 +126,7 @@ def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, folder: 
         known = store.find_by_digest(contract)
         if known is None:
             continue
-        entry = folder / "object"
+        entry = staging.make_folder() / "object"
         remove_tree(entry)
         try:
             store.checkout(known, entry)
@@ -101,9 +135,9 @@ def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, folder: 
             continue
         sha256 = contract.hex if contract.algorithm == "sha256" else None
         if known.is_tree:
-            return Staged(entry, folder, tree=measure_copy(entry), sha256=sha256, from_object=True)
+            return Staged(entry, staging, tree=measure_copy(entry), sha256=sha256, from_object=True)
         aliases = () if contract == known else (contract,)
-        return Staged(entry, folder, known, aliases, sha256=sha256, from_object=True)
+        return Staged(entry, staging, known, aliases, sha256=sha256, from_object=True)
     return None
 
 
@@ -113,12 +147,12 @@ def _find_object_contract(dataset: Dataset) -> Digest | None:
 
 
 def obtain_from_source(
-    project: Project, dataset: Dataset, folder: Path, *, task: Task, progress: Progress
+    project: Project, dataset: Dataset, staging: Staging, *, task: Task, progress: Progress
 ) -> Staged:
-    """Fetch, verify and, for an archive, unpack one dataset into its private folder.
+    """Fetch, verify and, for an archive, unpack one dataset into its private place.
 
     Raises `SourceFailed`, `Refused` or `MachineFailed` as the transport does, and `ContentMismatch` when the bytes are
-    not what the manifest declares. The private folder is removed when nothing in it can be gone on from: what was
+    not what the manifest declares. The private place is cleared when nothing in it can be gone on from: what was
     refused, what is not what was declared, an archive that is none, a source that gave nothing.
     """
     _refuse_code(dataset)
@@ -130,19 +164,22 @@ def obtain_from_source(
         )
     try:
         if dataset.is_list:
-            return _obtain_list(project, dataset, folder, task=task, progress=progress)
-        fetched = _fetch(project, dataset, dataset.uris[0], folder, "data", task=task, progress=progress)
+            return _obtain_list(project, dataset, staging, task=task, progress=progress)
+        uri = dataset.uris[0]
         if dataset.extract:
-            return _unpack(project, dataset, fetched, folder)
-        if fetched.path.is_dir():
-            return _check_folder(dataset, fetched.path, folder)
-        return _check_file(dataset, fetched, folder)
+            folder = staging.make_folder()
+            fetched = _fetch(project, dataset, uri, folder, "data", task=task, progress=progress)
+            return _unpack(project, dataset, fetched, staging)
+        fetched = _fetch(project, dataset, uri, staging.folder, staging.name, task=task, progress=progress)
+        if not fetched.digests:  # a folder: the store measures it
+            return _check_folder(dataset, fetched.path, staging)
+        return _check_file(dataset, fetched, staging)
     except (ContentMismatch, Refused, Malformed):
-        remove_tree(folder)
+        staging.clear()
         raise
     except SourceFailed:
-        if not any(path.is_file() for path in folder.rglob("*")):
-            remove_tree(folder)
+        if not any(path.is_file() for path in staging.own_folder.rglob("*")):
+            remove_tree(staging.own_folder)
         raise
 
 
@@ -188,7 +225,7 @@ def _mismatch(dataset: Dataset, found: Digest, declared: Digest, *, field: str) 
     )
 
 
-def _check_file(dataset: Dataset, fetched: Fetched, folder: Path) -> Staged:
+def _check_file(dataset: Dataset, fetched: Fetched, staging: Staging) -> Staged:
     blob = fetched.digests["blake3"]
     others = tuple(digest for digest in fetched.digests.values() if digest.algorithm != "blake3")
     fill: dict[str, str] = {}
@@ -201,10 +238,10 @@ def _check_file(dataset: Dataset, fetched: Fetched, folder: Path) -> Staged:
             found = fetched.digests[dataset.checksum.algorithm]
             raise _mismatch(dataset, found, dataset.checksum, field="checksum")
     sha256 = fetched.digests.get("sha256")
-    return Staged(fetched.path, folder, blob, others, fill=fill, sha256=sha256.hex if sha256 else None)
+    return Staged(fetched.path, staging, blob, others, fill=fill, sha256=sha256.hex if sha256 else None)
 
 
-def _unpack(project: Project, dataset: Dataset, fetched: Fetched, folder: Path) -> Staged:
+def _unpack(project: Project, dataset: Dataset, fetched: Fetched, staging: Staging) -> Staged:
     from dm.plumbing.formats.archive import find_archive_format, unpack
 
     if fetched.path.is_dir():
@@ -216,24 +253,24 @@ def _unpack(project: Project, dataset: Dataset, fetched: Fetched, folder: Path) 
             hint="set 'format' to zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst",
             code="not-an-archive",
         )
-    checksum, tree = dataset.checksum, folder / "tree"
+    checksum, tree = dataset.checksum, staging.own_folder / "tree"
     is_archive_contract = checksum is not None and fetched.digests.get(checksum.algorithm) == checksum
     remove_tree(tree)
     with project.progress.start(f"unpack {dataset.name}", total=fetched.size_bytes) as unpacking:
         try:
             unpack(fetched.path, archive_format, tree, limits=_read_limits(project), task=unpacking)
         except SourceFailed:
-            remove_tree(folder)  # it arrived whole and is no archive: the next run has to ask for it again
+            remove_tree(staging.own_folder)  # it arrived whole and is no archive: the next run has to ask for it again
             raise
-    staged = _check_folder(dataset, tree, folder, proven=is_archive_contract)
+    staged = _check_folder(dataset, tree, staging, proven=is_archive_contract)
     fetched.path.unlink()
     return staged
 
 
-def _check_folder(dataset: Dataset, tree: Path, folder: Path, *, proven: bool = False) -> Staged:
+def _check_folder(dataset: Dataset, tree: Path, staging: Staging, *, proven: bool = False) -> Staged:
     """Hold a staged folder against its contract. ``proven``: the archive it came from was what was declared."""
     if dataset.skip_checksum:
-        return Staged(tree, folder)
+        return Staged(tree, staging)
     measured = measure_copy(tree)
     digest = measured.digest
     fill: dict[str, str] = {}
@@ -252,13 +289,15 @@ def _check_folder(dataset: Dataset, tree: Path, folder: Path, *, proven: bool = 
     if dataset.digest is None:
         fill["digest"] = str(digest)
     sha256 = contents.hex if contents is not None and contents.algorithm == "sha256" else None
-    return Staged(tree, folder, tree=measured, fill=fill, sha256=sha256)
+    return Staged(tree, staging, tree=measured, fill=fill, sha256=sha256)
 
 
-def _obtain_list(project: Project, dataset: Dataset, folder: Path, *, task: Task, progress: Progress) -> Staged:
+def _obtain_list(
+    project: Project, dataset: Dataset, staging: Staging, *, task: Task, progress: Progress
+) -> Staged:
     """Several files into one folder, each below it where its URI has it below the folders that all share."""
-    tree = folder / "tree"
-    fetched_folder = folder / "files"
+    folder = staging.make_folder()
+    tree, fetched_folder = folder / "tree", folder / "files"
     arrived = []
     for number, (uri, name) in enumerate(zip(dataset.uris, dataset.file_names, strict=True)):
         private = fetched_folder / str(number)
@@ -276,7 +315,7 @@ def _obtain_list(project: Project, dataset: Dataset, folder: Path, *, task: Task
             os.link(path, target)
         except OSError as error:
             raise MachineFailed(f"cannot write '{target}': {error.strerror}") from error
-    staged = _check_folder(dataset, tree, folder)
+    staged = _check_folder(dataset, tree, staging)
     remove_tree(fetched_folder)
     return staged
 

@@ -289,6 +289,13 @@ class DiskStore:
         """``absent``, ``unmarked`` (something lies there that nothing vouches for) or ``complete`` (marked)."""
         return read_copy_state(copy)
 
+    def partials(self) -> Path:
+        """The folder of what is under way, on this store's file system: files there survive a kill. Whoever puts one
+        there takes a name that nobody else takes, and removes it in the end.
+        """
+        self._layout.prepare()
+        return self._layout.partial
+
     def partial_folder(self, identity: str) -> Path:
         """A private folder for work on what ``identity`` names, the same for every run: it survives a kill, so that
         a download is gone on from. Made when it is missing; whoever asked for it removes it in the end.

@@ -106,11 +106,13 @@ class Workspace:
         except FileNotFoundError:
             return
         for name in names:
-            path = self._layout.partial / name
-            if is_temporary(name) and _is_abandoned(path):
-                remove_tree(path)
+            if is_temporary(name):
+                path = self._layout.partial / name
+                if _is_abandoned(path):
+                    remove_tree(path)
             if not name.startswith(_PREFIX) or name == own:
                 continue
+            path = self._layout.partial / name
             if name[len(_PREFIX) :].isdecimal():
                 other = Workspace(self._layout)
                 if other._try(name):

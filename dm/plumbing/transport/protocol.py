@@ -16,8 +16,8 @@ from dm.values import Digest
 class FetchRequest(NamedTuple):
     """One URI to bring here.
 
-    ``folder`` is private to this URI, locked by the caller, and survives a kill: given again, what is in it is the
-    start of a resumed transfer. ``file_name`` is one path segment below it. ``algorithms`` are measured on the way and
+    ``folder`` is private to the caller and survives a kill; in it ``file_name``, one path segment, and names that begin
+    with it and a dot are private to this URI: given again, what lies there is the start of a resumed transfer. ``algorithms`` are measured on the way and
     always include ``blake3``. ``expected_format`` is the dataset's format (``nc``, ``csv``, …), None when unknown.
     """
 
