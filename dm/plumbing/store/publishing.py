@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from dm.environment import format_time, read_clock_ns
 from dm.errors import DmError, MachineFailed, Refused
-from dm.plumbing.fs.link import LinkMode
+from dm.plumbing.fs.link import LinkMode, link_file
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import flush_file_systems, place, remove_tree, replace
 from dm.plumbing.fs.walk import Entry
@@ -32,6 +32,7 @@ from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import MARKER_NAME, put_marker, refuse_foreign_marker, remove_marker
 from dm.plumbing.store.measure import BuiltTree, Measured, build_trees, measure_copy, scan_copy
 from dm.plumbing.store.objects import encode_tree, refuse_unsafe_names
+from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.stamps import NLINK_UNKNOWN, NO_ID, FolderIndex, Stamp
 from dm.plumbing.store.workspace import Workspace
@@ -290,11 +291,17 @@ class Publisher:
                 path = self._layout.alias_path(alias)
                 if alias.algorithm in ("blake3", "blake3-tree"):
                     continue
-                if os.path.lexists(path) and read_alias(path) == item.digest:
-                    continue
-                private = self._work.new_path()
-                write_private(private, format_alias(item.digest))
-                item.aliases.append((private, path))
+                self._layout.ensure_folder_once(os.path.dirname(path))
+                text = format_alias(item.digest)
+                try:
+                    # A new one is written in its place: it is a hint that counts for nothing until its object is
+                    # there, and half of one is read as none.
+                    write_private(path, text)
+                except FileExistsError:
+                    if read_alias(path) != item.digest:
+                        private = self._work.new_path()
+                        write_private(private, text)
+                        item.aliases.append((private, path))
 
     def _prepare_objects(self, item: _Item) -> None:
         writer = self._writer
@@ -325,26 +332,68 @@ class Publisher:
                 put_marker(copy, is_folder=item.is_folder)
             remove_tree(Path(item.staged))
             return
-        if not item.staged.startswith(f"{self._work.folder}/"):
-            private = self._work.new_path()
-            os.rename(item.staged, private)
-            item.staged = private
-        if item.is_folder:
-            self._open_folders(item)
-        if item.has_objects:
-            self._put_objects(item)
+        self._layout.ensure_folder_once(os.path.dirname(copy))
+        becomes_object = self._becomes_object(item)
+        if becomes_object:
+            self._make_object(item)
+        else:
+            if not item.staged.startswith(f"{self._work.folder}/"):
+                private = self._work.new_path()
+                os.rename(item.staged, private)
+                item.staged = private
+            if item.is_folder:
+                self._open_folders(item)
+            if item.has_objects:
+                self._put_objects(item)
         for private, path in item.aliases:
-            self._layout.ensure_folder_once(os.path.dirname(path))
-            replace(Path(private), Path(path))
+            replace(private, path)
         # Away before the ref speaks of other bytes: a marked copy is what its ref says at every moment.
         if item.marked:
             remove_marker(copy, is_folder=False)
         if item.occupied and os.path.isdir(copy) and not os.path.islink(copy):
             remove_marker(copy, is_folder=True)
         self._put_ref(item)
-        self._layout.ensure_folder_once(os.path.dirname(copy))
-        self._put_copy(item)
+        if becomes_object:
+            self._link_copy(item)
+        else:
+            self._put_copy(item)
         put_marker(copy, is_folder=item.is_folder)
+
+    def _becomes_object(self, item: _Item) -> bool:
+        """Whether a staged file can be its own new object, of which the copy is then a link: the usual case of a fetch.
+
+        A rename and a link give it its two names, where it would take two links, a rename and an unlink to move it to
+        the workspace first: a tenth of the time of fetching many small files.
+        """
+        return (
+            item.mode == "hardlink"
+            and not item.is_folder
+            and not item.occupied
+            and not item.entries[0].mode & 0o100
+            and not self._writer.is_known(item.ids[0])
+            and self._device_of(os.path.dirname(item.copy)) == self._device
+        )
+
+    def _make_object(self, item: _Item) -> None:
+        [entry], [raw] = item.entries, item.ids
+        self._fix_mode(item.staged, entry)
+        self._writer.adopt_private(raw, item.staged)
+        self._writer.place_staged(raw)
+        item.staged = self._layout.object_path(raw)
+
+    def _link_copy(self, item: _Item) -> None:
+        copy = item.copy
+        try:
+            os.link(item.staged, copy, follow_symlinks=False)
+        except FileExistsError:
+            raise _appeared(copy) from None
+        except OSError:
+            # It worked when it was tried out, and not for this file: it stands alone.
+            private = self._work.new_path()
+            link_file(item.staged, private, modes=("copy",))
+            item.mode = "copy"
+            if not place(private, copy):
+                raise _appeared(copy) from None
 
     def _open_folders(self, item: _Item) -> None:
         """Folders of a copy can be written by their owner (users may delete their copies), and by a shared group."""
@@ -370,9 +419,7 @@ class Publisher:
                 continue
             path = self._path_of(item, item.staged, entry)
             executable = bool(entry.mode & 0o100)
-            mode = ground.executable_mode if executable else ground.file_mode
-            if entry.mode & 0o7777 != mode and ground.keeps_modes:
-                os.chmod(path, mode)
+            self._fix_mode(path, entry)
             if hardlink and not executable:
                 writer.link_staged(raw, path)
             elif not writer.place_staged(raw) and "reflink" in ground.rungs:
@@ -380,8 +427,15 @@ class Publisher:
         for tree in item.trees.values():
             writer.place_staged(tree.id)
 
+    def _fix_mode(self, path: str | bytes, entry: Entry) -> None:
+        """Objects and the files of copies are read-only."""
+        ground = self._ground
+        mode = ground.executable_mode if entry.mode & 0o100 else ground.file_mode
+        if entry.mode & 0o7777 != mode and ground.keeps_modes:
+            os.chmod(path, mode)
+
     def _put_ref(self, item: _Item) -> None:
-        put_ref(self._layout, item.name, Path(item.ref))
+        put_ref(self._layout, item.name, item.ref)
 
     def _put_copy(self, item: _Item) -> None:
         copy, target, staged = item.copy, item.publication.copy, Path(item.staged)
@@ -389,11 +443,7 @@ class Publisher:
             staged = self._bring_beside(item)
         if not item.occupied:
             if not place(staged, target):
-                raise Refused(
-                    f"cannot publish to '{display_path(copy)}': something appeared there meanwhile",
-                    hint="look at it, then run the command again",
-                    code="occupied",
-                )
+                raise _appeared(copy)
             return
         if not item.is_folder and (os.path.islink(copy) or not os.path.isdir(copy)):
             replace(staged, target)
@@ -405,7 +455,12 @@ class Publisher:
             remove_tree(aside)
         os.rename(copy, aside)
         if not place(staged, target):
-            raise Refused(f"cannot publish to '{display_path(copy)}': something appeared there", code="occupied")
+            kept = set_aside(self._layout, aside, f"lay at '{display_path(copy)}' until something else appeared there")
+            raise Refused(
+                f"cannot publish to '{display_path(copy)}': something appeared there meanwhile",
+                hint=f"look at it; what lay there before is kept at '{display_path(kept)}'",
+                code="occupied",
+            )
         remove_tree(aside)
 
     def _bring_beside(self, item: _Item) -> Path:
@@ -469,13 +524,21 @@ class Publisher:
         return self._time
 
 
-def put_ref(layout: Layout, name: str, private: Path) -> None:
+def _appeared(copy: str) -> Refused:
+    return Refused(
+        f"cannot publish to '{display_path(copy)}': something appeared there meanwhile",
+        hint="look at it, then run the command again",
+        code="occupied",
+    )
+
+
+def put_ref(layout: Layout, name: str, private: str | Path) -> None:
     """Move a ref's file to its place.
 
     A stale ref in the way (of a file where there is a folder now, or the reverse) is removed when its copy is gone.
     Raises `Refused` when its copy is there: one copy would lie inside another.
     """
-    path = Path(layout.ref_path(name))
+    path = layout.ref_path(name)
     try:
         layout.ensure_folder_once(os.path.dirname(path))
         replace(private, path)
