@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dm.plumbing.store.measure import Measured, measure_checksum, measure_copy
 from dm.progress import SILENT, Progress
-from dm.values import Digest
+from dm.values import Digest, quote_word
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
@@ -84,6 +84,14 @@ def describe_damage(project: Project, dataset: Dataset, copy: Copy, standing: St
         if found is None:
             found = measure_checksum(copy.path, algorithm, stat_cache=cache, quick=True).checksum
     return f"its bytes are {found or standing.measured.digest}, the manifest says {contract}"
+
+
+def name_way_out(dataset: Dataset) -> str:
+    """What mends a copy whose bytes are wrong, as a hint."""
+    name = quote_word(dataset.name)
+    if dataset.uris:
+        return f"dm fetch --force {name} puts it aside and fetches again"
+    return f"restore it, or delete its 'checksum' and 'digest': dm fetch {name} then pins what is there"
 
 
 def _meets_contract(dataset: Dataset, known: Digest | None, measured: Measured) -> bool | None:

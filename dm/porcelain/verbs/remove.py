@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dm.errors import DmError
-from dm.porcelain.find import Candidate, find_known_copy
+from dm.porcelain.find import Candidate, find_known_copy, is_read_only
 from dm.porcelain.publish import remove_copy
 from dm.porcelain.select import select
 from dm.values import Outcome, fail
@@ -71,16 +72,29 @@ def _plan(
         # An entry that names no place, like one with an unsafe key, never had a copy; it can still be taken out.
         return None, f"removed from the manifest; nothing to delete: {error.message}"
     if candidate is None:
-        return None, "removed from the manifest; it is not there"
+        return None, _tell_unknown(project, dataset)
     path = candidate.copy.path
     if candidate.copy.user_managed:
         return None, f"removed from the manifest; '{path}' is the user's own and stays"
     if candidate.how == "pool":
         return None, f"removed from the manifest; '{path}' lies in a pool and stays"
+    if is_read_only(candidate):
+        return None, f"removed from the manifest; '{path}' lies in no store of dm's and stays"
+    distrust = project.find_distrust(dataset, candidate.copy)
+    if distrust is not None:
+        return None, f"removed from the manifest; its bytes stay: {distrust}"
     for other in project.manifest.datasets.values():
         if other.name not in leaving and _may_use(project, other, path):
             return None, f"removed from the manifest; '{path}' stays, '{other.name}' uses it"
     return candidate, f"removed from the manifest, with '{path}'"
+
+
+def _tell_unknown(project: Project, dataset: Dataset) -> str:
+    """What to tell of a dataset without a copy that is known as its own."""
+    path = project.locate(dataset).path
+    if os.path.lexists(path):
+        return f"removed from the manifest; what lies at '{path}' is not known to be its copy and stays"
+    return "removed from the manifest; it is not there"
 
 
 def _may_use(project: Project, dataset: Dataset, path: Path) -> bool:

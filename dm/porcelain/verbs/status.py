@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dm.errors import DmError
 from dm.porcelain.select import find_skip_reason, select
-from dm.values import Outcome, fail
+from dm.values import Outcome, fail, quote_word
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from dm.porcelain.integrity import Standing
     from dm.porcelain.project import Project
 
-#: The states of SCHEMA.md with what mends each; ``{name}`` is the dataset, quoted for a shell.
+#: What mends each state of SCHEMA.md but ``modified``; ``{name}`` is the dataset, quoted for a shell.
 REMEDIES = {
     "missing": "dm fetch {name}",
     "partial": "dm fetch {name} takes it over when its bytes are right, dm fetch --force {name} puts it aside",
-    "modified": "dm fetch --force {name} puts it aside and fetches again",
     "source-changed": "dm fetch --force {name}",
     "relocated": "nothing, it is used where it is; dm fetch --force {name} brings it to its location",
     "untracked": "dm fetch {name}",
@@ -81,12 +80,8 @@ def _find_state(project: Project, dataset: Dataset, chosen: Weighed, *, relocate
 
 
 def _outcome(dataset: Dataset, state: str, path: object, standing: Standing | None) -> Outcome:
-    import shlex
     from pathlib import Path
 
-    remedy = REMEDIES.get(state)
-    if state == "missing" and not dataset.uris:
-        remedy = "put the data there: dm resolve-path {name}"
     return Outcome(
         dataset.name,
         "skipped" if state == "skipped" else "ok",
@@ -94,6 +89,17 @@ def _outcome(dataset: Dataset, state: str, path: object, standing: Standing | No
         state=state,
         digest=None if standing is None else standing.measured.digest,
         size_bytes=None if standing is None else standing.measured.size_bytes,
-        hint=None if remedy is None else remedy.format(name=shlex.quote(dataset.name)),
+        hint=_find_remedy(dataset, state),
         message="neither computed nor checked (skip_checksum)" if state == "skipped" else None,
     )
+
+
+def _find_remedy(dataset: Dataset, state: str) -> str | None:
+    if state == "modified":
+        from dm.porcelain.integrity import name_way_out
+
+        return name_way_out(dataset)
+    name = quote_word(dataset.name)
+    if state == "missing" and not dataset.uris:
+        return f"put the data where dm resolve-path {name} points"
+    return REMEDIES[state].format(name=name) if state in REMEDIES else None

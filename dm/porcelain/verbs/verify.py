@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dm.errors import DmError, MachineFailed, NotFound
 from dm.plumbing.store.verify import compare_copy
 from dm.porcelain.find import Candidate, choose_copy
-from dm.porcelain.integrity import Standing, describe_damage, judge
+from dm.porcelain.integrity import Standing, describe_damage, judge, name_way_out
 from dm.porcelain.publish import make_ref
 from dm.porcelain.select import find_skip_reason, select
 from dm.values import Difference, Outcome, fail
@@ -88,13 +88,13 @@ def _compare(project: Project, dataset: Dataset, candidate: Candidate, standing:
             state="source-changed" if standing.as_last_seen else "modified",
             code="content-mismatch",
             message=describe_damage(project, dataset, copy, standing),
-            hint=f"dm fetch --force {shlex.quote(dataset.name)} puts it aside and fetches again",
+            hint=name_way_out(dataset),
             differences=_find_differences(project, dataset, copy, standing),
             exit_status=4,
             **facts,  # type: ignore[arg-type]
         )
     if not unread:
-        _record_look(copy, dataset, standing)
+        _record_look(project, copy, dataset, standing)
     state = "updated" if standing.as_last_seen is False else "clean"
     return Outcome(dataset.name, "ok", state=state, message=note, **facts)  # type: ignore[arg-type]
 
@@ -112,10 +112,10 @@ def _find_differences(
     return comparison.differences or (Difference(".", "changed"),)
 
 
-def _record_look(copy: Copy, dataset: Dataset, standing: Standing) -> None:
+def _record_look(project: Project, copy: Copy, dataset: Dataset, standing: Standing) -> None:
     """Note in the ref that every byte was read now. Where that cannot be written, the look was no less true."""
     measured, ref = standing.measured, standing.ref
-    if copy.user_managed or (ref is None and copy.store is None):
+    if copy.user_managed or (ref is None and copy.store is None) or project.find_distrust(dataset, copy):
         return
     source_id = ref.source_id if ref is not None and ref.source_id else dataset.source_id
     with suppress(MachineFailed):
