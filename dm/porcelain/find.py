@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from dm.errors import Refused
 from dm.porcelain.copies import Copy
 from dm.porcelain.integrity import Standing, find_contract, judge
 from dm.progress import SILENT, Progress
@@ -76,7 +77,10 @@ def _find_recorded(project: Project, dataset: Dataset, path: Path) -> Candidate 
     for how, folder in _list_elsewhere(project, dataset):
         if f"{folder.path}/{landing}" == text:
             return Candidate(project.copy_at(folder.place(dataset)), how, recorded=True)
-    return Candidate(project.copy_of_path(path), "state", recorded=True)
+    try:
+        return Candidate(project.copy_of_path(path), "state", recorded=True)
+    except Refused:
+        return None  # the state names a place where no copy ever is, like a store's own folder
 
 
 def _list_elsewhere(project: Project, dataset: Dataset) -> Iterator[tuple[How, Folder]]:
@@ -101,7 +105,8 @@ def weigh(project: Project, dataset: Dataset, candidate: Candidate, *, progress:
     marked = copy.is_marked()
     if dataset.skip_checksum:
         ref = copy.read_ref()
-        same = candidate.recorded or (ref is not None and ref.source_id == dataset.source_id)
+        known = None if ref is None else ref.source_id
+        same = candidate.recorded if known is None else known == dataset.source_id
         return Weighed(candidate, ("use" if same else "foreign") if marked else "unknown", None)
     standing = judge(project, dataset, copy, quick=True, progress=progress)
     return Weighed(candidate, _decide(dataset, candidate, standing, marked=marked), standing)
@@ -145,7 +150,8 @@ def choose_copy(project: Project, dataset: Dataset, *, weigh_bytes: bool = True)
     if not weigh_bytes:
         candidate = find_known_copy(project, dataset)
         if candidate is None:
-            candidate = next((each for each in find_candidates(project, dataset) if each.how == "location"), None)
+            there = (each for each in find_candidates(project, dataset) if each.recorded or each.how == "location")
+            candidate = next((each for each in there if not _is_of_another(dataset, each)), None)
         return None if candidate is None else Weighed(candidate, "use", None)
     first: Weighed | None = None
     for candidate in find_candidates(project, dataset):
@@ -158,21 +164,44 @@ def choose_copy(project: Project, dataset: Dataset, *, weigh_bytes: bool = True)
 
 
 def find_known_copy(project: Project, dataset: Dataset) -> Candidate | None:
-    """The first complete copy that is known as this dataset's without reading it: recorded in this project's state,
-    or with a ref that bears its contract or its source. None when there is none.
+    """The first complete copy that is known as this dataset's without reading it: by its ref, which bears its contract
+    or its source, or recorded in this project's state while no record speaks of other bytes. None when there is none.
     """
-    contract = find_contract(dataset)
     for candidate in find_candidates(project, dataset):
         copy = candidate.copy
-        complete = copy.is_marked() or is_read_only(candidate)
-        if copy.user_managed or (candidate.recorded and complete):
+        if copy.user_managed:
             return candidate
-        ref = copy.read_ref()
-        if ref is None or not complete:
-            continue
-        if contract is None:
-            if ref.source_id == dataset.source_id:
-                return candidate
-        elif ref.digest is not None and ref.digest in (contract, project.find_blob_id(contract)):
+        if (copy.is_marked() or is_read_only(candidate)) and _is_known(project, dataset, candidate):
             return candidate
     return None
+
+
+def _is_known(project: Project, dataset: Dataset, candidate: Candidate) -> bool:
+    contract, ref = find_contract(dataset), candidate.copy.read_ref()
+    if contract is None:
+        source_id = None if ref is None else ref.source_id
+        return candidate.recorded if source_id is None else source_id == dataset.source_id
+    seen = None if ref is None else ref.digest
+    if seen is not None:
+        blob_id = project.find_blob_id(contract)
+        if seen in (contract, blob_id):
+            return True
+        if blob_id is not None or contract.algorithm == seen.algorithm:
+            return False
+    if not candidate.recorded:
+        return False
+    # What was recorded when it was fetched, for an older contract perhaps. (A folder's may be that of its archive.)
+    record = project.state.datasets.get(dataset.key.text)
+    if record is None or record.sha256 is None or contract.algorithm != "sha256" or dataset.extract:
+        return True
+    return record.sha256 == contract.hex or os.path.isdir(candidate.copy.path)
+
+
+def _is_of_another(dataset: Dataset, candidate: Candidate) -> bool:
+    """Whether a copy's ref says that it came from another source, and neither a contract nor this project's state
+    claims its bytes.
+    """
+    if candidate.copy.user_managed or (candidate.recorded and find_contract(dataset) is not None):
+        return False
+    ref = candidate.copy.read_ref()
+    return ref is not None and ref.source_id not in (None, dataset.source_id)

@@ -22,7 +22,7 @@ from dm.errors import ContentMismatch, DmError, Malformed, Refused
 from dm.plumbing.store.measure import measure_checksum
 from dm.porcelain.copies import Copy
 from dm.porcelain.find import Candidate, Weighed, find_candidates, weigh
-from dm.porcelain.integrity import Standing, describe_damage, find_contract
+from dm.porcelain.integrity import Standing, describe_damage, find_contract, name_way_out
 from dm.porcelain.publish import adopt, publish
 from dm.porcelain.recording import Recorder
 from dm.porcelain.select import find_skip_reason
@@ -234,11 +234,13 @@ class _Run:
         """Take a copy that is there; mark and record it where that is still to be done."""
         copy, standing = weighed.candidate.copy, weighed.standing
         if not self.options.dry_run:
-            if weighed.verdict == "adopt" and standing is not None:
+            if weighed.verdict == "adopt" and standing is not None and self._may_adopt(dataset, copy):
                 with nullcontext() if locked or copy.user_managed else self.project.lock_copy(copy):
                     if not locked:
                         standing = self._weigh_again(dataset, weighed)
                     adopt(copy, dataset, standing)
+            if self.recorder.is_news(dataset, copy):
+                self._clear_leftovers(dataset, copy, locked=locked)
             self._note_present(dataset, copy, standing)
         measured = None if standing is None else standing.measured
         return Outcome(
@@ -249,6 +251,24 @@ class _Run:
             digest=None if measured is None else measured.digest,
             size_bytes=None if measured is None else measured.size_bytes,
         )
+
+    def _clear_leftovers(self, dataset: Dataset, copy: Copy, *, locked: bool) -> None:
+        """Tidy up after a run that was killed between publishing a copy and recording it: its lock, its staging."""
+        if copy.store is None or not (copy.store.meta / "partial").is_dir():
+            return
+        from dm.porcelain.obtain import find_staging
+
+        # Who holds the lock now is alive, or another tool: then it is theirs to tidy up.
+        with suppress(MachineFailed):
+            with nullcontext() if locked else self.project.lock_copy(copy, should_stop=lambda: True):
+                find_staging(self.project, dataset, copy).clear()
+
+    def _may_adopt(self, dataset: Dataset, copy: Copy) -> bool:
+        """Whether the marker and the ref of a copy may be written; raises `Refused` where it cannot do without."""
+        distrust = self.project.find_distrust(dataset, copy)
+        if distrust is not None and not copy.is_marked():
+            refuse_untrusted_place(self.project, dataset, self.project.locate(dataset)._replace(path=copy.path))
+        return distrust is None
 
     def _weigh_again(self, dataset: Dataset, weighed: Weighed) -> Standing:
         """What a copy is worth now that its lock is ours."""
@@ -270,7 +290,7 @@ class _Run:
         damage = describe_damage(self.project, dataset, obstacle.candidate.copy, obstacle.standing)
         raise ContentMismatch(
             f"cannot use '{path}' for '{dataset.name}': {damage}",
-            hint=f"dm fetch --force {name} puts it aside and fetches again",
+            hint=name_way_out(dataset),
             code="copy-damaged",
         )
 
@@ -402,16 +422,18 @@ class _Run:
 
     def _note_present(self, dataset: Dataset, copy: Copy, standing: Standing | None) -> None:
         """Record a copy that was there; complete an entry that a killed run left without its contract."""
-        self.recorder.note_place(dataset, copy, sha256=None)
+        contract = find_contract(dataset)
+        proven = standing is not None and standing.meets_contract and contract is not None
+        sha256 = contract.hex if proven and contract is not None and contract.algorithm == "sha256" else None
+        self.recorder.note_place(dataset, copy, sha256=sha256)
         if standing is None:
             return
         measured = standing.measured
         if find_contract(dataset) is None:
-            if not copy.user_managed:
-                cache = self.project.stat_cache
-                checksum = measure_checksum(copy.path, "sha256", stat_cache=cache, quick=True).checksum
-                fields = {} if checksum is None else {"checksum": str(checksum)}
-                self.recorder.note_fields(dataset, {**fields, **_pin_tree(measured.digest)})
+            cache = self.project.stat_cache
+            checksum = measure_checksum(copy.path, "sha256", stat_cache=cache, quick=True).checksum
+            fields = {} if checksum is None else {"checksum": str(checksum)}
+            self.recorder.note_fields(dataset, {**fields, **_pin_tree(measured.digest)})
         elif dataset.digest is None and standing.meets_contract:
             self.recorder.note_fields(dataset, _pin_tree(measured.digest))
 

@@ -129,7 +129,8 @@ def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, staging:
         entry = staging.make_folder() / "object"
         remove_tree(entry)
         try:
-            store.checkout(known, entry)
+            # What becomes the user's own file must not share its bytes with the object: it may be written to.
+            store.checkout(known, entry, modes=("reflink", "copy") if copy.store is None else None)
         except ContentMismatch as error:
             project.progress.warn(f"{error.message}; looking further")
             continue

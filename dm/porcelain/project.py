@@ -118,6 +118,10 @@ class Project:
 
     # Places and stores
 
+    def find_distrust(self, dataset: Dataset, copy: Copy) -> str | None:
+        """Why nothing may be written beside a dataset's copy before the user trusts the project; None when it may."""
+        return self.places.untrusted_place(self.locate(dataset)._replace(path=copy.path))
+
     def locate(self, dataset: Dataset) -> Location:
         """Where the manifest and the ladder say that a dataset belongs (the directive)."""
         return self.places.locate(dataset)
@@ -169,10 +173,16 @@ class Project:
         self._folders.clear()
 
     def copy_of_path(self, path: Path) -> Copy:
-        """The working copy at a path that the state names: in the innermost of the project's stores, or in none."""
+        """The working copy at a path that the state names: in the innermost of the project's stores when that knows it,
+        else in none. (A file of the user's that was once recorded lies below a store root too, when that is `$repo`.)
+        """
         owners = [root for root in self.places.store_roots() if path.is_relative_to(root)]
-        store = self.open_store(max(owners, key=lambda root: len(root.parts))) if owners else None
-        return Copy(path, store, user_managed=False, notes=self.notes)
+        if owners:
+            store = self.open_store(max(owners, key=lambda root: len(root.parts)))
+            copy = Copy(path, store, user_managed=False, notes=self.notes)
+            if copy.is_marked() or copy.read_ref() is not None:
+                return copy
+        return Copy(path, None, user_managed=False, notes=self.notes)
 
     def lock_copy(self, copy: Copy, *, should_stop: Callable[[], bool] | None = None) -> CopyLock:
         """The lock of a managed copy, towards `dm` and the peers; waiting for it ends when ``should_stop`` says so."""
