@@ -71,7 +71,7 @@ def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def replace(staged: Path, target: Path) -> None:
+def replace(staged: str | Path, target: str | Path) -> None:
     """Rename ``staged`` over ``target``; the target's missing folders are made first.
 
     A file replaces a file, a folder replaces nothing or an empty folder. Raises `Refused` when something else is in
@@ -82,7 +82,7 @@ def replace(staged: Path, target: Path) -> None:
         _rename(staged, target)
 
 
-def place(staged: Path, target: Path) -> bool:
+def place(staged: str | Path, target: str | Path) -> bool:
     """Move ``staged`` to ``target`` unless something lies there: True when it was moved.
 
     Never overwrites (not even a dangling link) and never waits; of several callers one gets True. When False is
@@ -94,11 +94,11 @@ def place(staged: Path, target: Path) -> bool:
             return _place(staged, target)
         except FileNotFoundError:
             os.lstat(staged)
-            ensure_folder(target.parent)
+            ensure_folder(Path(target).parent)
             return _place(staged, target)
 
 
-def _place(staged: Path, target: Path) -> bool:
+def _place(staged: str | Path, target: str | Path) -> bool:
     status = os.lstat(staged)
     if stat.S_ISDIR(status.st_mode):
         # `rename` of a folder overwrites nothing but an empty folder; that one is kept by looking first.
@@ -121,7 +121,7 @@ def _place(staged: Path, target: Path) -> bool:
     return True
 
 
-def _rename_folder(staged: Path, target: Path) -> bool:
+def _rename_folder(staged: str | Path, target: str | Path) -> bool:
     try:
         os.rename(staged, target)
     except OSError as error:
@@ -131,13 +131,13 @@ def _rename_folder(staged: Path, target: Path) -> bool:
     return True
 
 
-def _rename(staged: Path, target: Path) -> None:
+def _rename(staged: str | Path, target: str | Path) -> None:
     try:
         try:
             os.rename(staged, target)
         except FileNotFoundError:
             os.lstat(staged)
-            ensure_folder(target.parent)
+            ensure_folder(Path(target).parent)
             os.rename(staged, target)
     except OSError as error:
         if error.errno == errno.EXDEV:

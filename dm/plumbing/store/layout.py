@@ -41,6 +41,7 @@ class Layout:
         self._made: set[str] = set()
         self._clear_of_others: set[str] = set()
         self._folds_case: bool | None = None
+        self._shared: bool | None = None
         self._prefix = f"{os.fspath(root)}/" if os.fspath(root) != "/" else "/"
 
     # The format
@@ -128,9 +129,14 @@ class Layout:
 
     def ensure_folder_once(self, folder: str) -> None:
         """Make a folder of the store, unless this process did so before."""
-        if folder not in self._made:
+        if folder in self._made:
+            return
+        if self._shared is None:
+            self._shared = bool(self.group_bits())
+        # The usual case needs no more than this: a thousand objects lie in hundreds of folders.
+        if self._shared or not _make_folder(folder):
             ensure_folder(Path(folder), root=self.root)
-            self._made.add(folder)
+        self._made.add(folder)
 
     # Copies
 
@@ -188,6 +194,14 @@ class Layout:
         """Group permissions and setgid that folders of a shared store take from the root folder; 0: not shared."""
         bits = os.stat(self.root).st_mode & (stat.S_IRWXG | stat.S_ISGID)
         return bits if bits & (stat.S_IWGRP | stat.S_ISGID) else 0
+
+
+def _make_folder(folder: str) -> bool:
+    try:
+        os.mkdir(folder)
+    except OSError:
+        return False
+    return True
 
 
 class _NoStore(Exception):

@@ -17,8 +17,9 @@ class FetchRequest(NamedTuple):
     """One URI to bring here.
 
     ``folder`` is private to the caller and survives a kill; in it ``file_name``, one path segment, and names that begin
-    with it and a dot are private to this URI: given again, what lies there is the start of a resumed transfer. ``algorithms`` are measured on the way and
-    always include ``blake3``. ``expected_format`` is the dataset's format (``nc``, ``csv``, …), None when unknown.
+    with it and a dot are private to this URI: given again, what lies there is the start of a resumed transfer.
+    ``algorithms`` are measured on the way and always include ``blake3``. ``expected_format`` is the dataset's format
+    (``nc``, ``csv``, …), None when unknown.
     """
 
     uri: str

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dm.errors import Malformed, Refused
 from dm.plumbing.records.key import (
@@ -217,3 +220,24 @@ def test_secrets_are_taken_out_of_a_uri_and_nothing_else() -> None:
     assert "https://h/a?id=1&x=%20#f" == strip_secrets("https://u:p@h/a?id=1&Token=abc&x=%20&X-Amz-Signature=s#f")
     for plain in ("https://h/a?id=1", "https://h/a?b=&c", "s3://b/k?", "https://[::1/a"):
         assert plain == strip_secrets(plain)
+
+
+@given(
+    st.sampled_from(["http://", "https://", "HTTP://", "https:/", "https://ex.org/"]),
+    st.text(alphabet="ab.A/:#%;?@[] \\&=\té", max_size=14),
+)
+def test_a_plain_uri_is_read_as_the_standard_library_reads_it(head: str, tail: str) -> None:
+    uri = head + tail
+    try:
+        read = read_uri(uri)
+        parts = urlparse(uri)
+    except (Malformed, ValueError):
+        return
+    version = parts.fragment or None
+    if not parts.query:
+        assert (read.scheme, read.host, read.path, read.version) == (
+            parts.scheme,
+            parts.hostname or "",
+            parts.path.rstrip("/"),
+            version,
+        )
