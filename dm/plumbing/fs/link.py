@@ -184,6 +184,9 @@ def _hardlink(source: AnyPath, target: AnyPath) -> None:
         if error.errno == errno.EPERM:
             # Of our own file it is the file system that refuses; of another user's, protected hard links.
             lasting = os.lstat(source).st_uid == os.geteuid()
+        elif error.errno == errno.EXDEV:
+            # Within one device: two mounts of it (containers), which says nothing of other places on it.
+            lasting = os.lstat(source).st_dev != _folder_device(target)
         raise _RungFailed(_reason(error), lasting=lasting) from error
 
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,3 +253,18 @@ def test_the_working_modes_of_a_folder_that_is_not_there_are_an_error(tmp_path: 
     with pytest.raises(MachineFailed) as caught:
         find_working_modes(tmp_path / "absent")
     assert str(caught.value) == f"cannot make a probe file in '{tmp_path}/absent': no such file or folder"
+
+
+def test_two_mounts_of_one_device_do_not_end_hard_links_elsewhere_on_it(tmp_path: Path) -> None:
+    needs_root()
+    inside, bound = tmp_path / "inside", tmp_path / "bound"
+    inside.mkdir()
+    bound.mkdir()
+    source = tmp_path / "source"
+    source.write_bytes(b"bytes")
+    subprocess.run(["mount", "--bind", str(inside), str(bound)], check=True)
+    try:
+        assert "copy" == link_file(source, bound / "copy", modes=("hardlink", "copy"))
+    finally:
+        subprocess.run(["umount", str(bound)], check=True)
+    assert "hardlink" == link_file(source, tmp_path / "link", modes=("hardlink", "copy"))
