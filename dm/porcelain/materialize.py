@@ -12,13 +12,14 @@ A kill at any point leaves whole copies or none; what was published but not reco
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from dm.environment import read_monotonic_s
-from dm.errors import ContentMismatch, DmError, Malformed, Refused
+from dm.errors import ContentMismatch, DmError, MachineFailed, Malformed, Refused
 from dm.plumbing.store.measure import measure_checksum
 from dm.porcelain.copies import Copy
 from dm.porcelain.find import Candidate, Weighed, find_candidates, weigh
@@ -254,7 +255,7 @@ class _Run:
 
     def _clear_leftovers(self, dataset: Dataset, copy: Copy, *, locked: bool) -> None:
         """Tidy up after a run that was killed between publishing a copy and recording it: its lock, its staging."""
-        if copy.store is None or not (copy.store.meta / "partial").is_dir():
+        if copy.store is None or not (os.path.lexists(f"{copy.path}.lock") or copy.store.has_partials()):
             return
         from dm.porcelain.obtain import find_staging
 
@@ -262,6 +263,8 @@ class _Run:
         with suppress(MachineFailed):
             with nullcontext() if locked else self.project.lock_copy(copy, should_stop=lambda: True):
                 find_staging(self.project, dataset, copy).clear()
+                if copy.store.has_partials():
+                    copy.store.clear_abandoned()
 
     def _may_adopt(self, dataset: Dataset, copy: Copy) -> bool:
         """Whether the marker and the ref of a copy may be written; raises `Refused` where it cannot do without."""

@@ -32,6 +32,11 @@ class Recorder:
         self._fills: dict[str, dict[str, str]] = {}
         self.all_fills: dict[str, dict[str, str]] = {}
 
+    def is_news(self, dataset: Dataset, copy: Copy) -> bool:
+        """Whether the state says nothing yet of the dataset's being at this copy."""
+        known = self._project.state.datasets.get(dataset.key.text)
+        return known is None or known.storage_path != make_storage_path(self._project.root, copy.path)
+
     def note_place(self, dataset: Dataset, copy: Copy, *, sha256: str | None) -> None:
         """The dataset's bytes are at this copy. Nothing is noted when the state says so already."""
         key = dataset.key.text

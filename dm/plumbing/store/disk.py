@@ -289,6 +289,16 @@ class DiskStore:
         """``absent``, ``unmarked`` (something lies there that nothing vouches for) or ``complete`` (marked)."""
         return read_copy_state(copy)
 
+    def has_partials(self) -> bool:
+        """Whether anything is under way, or was left by a killed process."""
+        partial = self._layout.partial
+        return partial.is_dir() and any(partial.iterdir())
+
+    def clear_abandoned(self) -> None:
+        """Remove the workspaces of killed processes; those of living ones, and downloads under way, stay."""
+        with self._work():
+            return
+
     def partials(self) -> Path:
         """The folder of what is under way, on this store's file system: files there survive a kill. Whoever puts one
         there takes a name that nobody else takes, and removes it in the end.
@@ -464,13 +474,19 @@ class DiskStore:
     def ground(self) -> Ground:
         """What the file system under this store can do; tried out once."""
         if self._ground is None:
-            from dm.plumbing.store.ground import survey_ground
-
-            self._layout.prepare()
-            self._ground = survey_ground(self._layout.partial, self.options.link)
+            with self._work() as workspace:
+                return self._survey(workspace)
         return self._ground
 
     # Inside
+
+    def _survey(self, workspace: Workspace) -> Ground:
+        """Tried out in a workspace: what a kill leaves of it is cleared by the next piece of work."""
+        if self._ground is None:
+            from dm.plumbing.store.ground import survey_ground
+
+            self._ground = survey_ground(Path(workspace.folder), self.options.link)
+        return self._ground
 
     @contextmanager
     def _work(self) -> Iterator[Workspace]:
@@ -515,7 +531,7 @@ class DiskStore:
             self._layout,
             workspace,
             objects=self._objects,
-            ground=self.ground(),
+            ground=self._survey(workspace),
             stat_cache=self.stat_cache,
             progress=progress,
         )
