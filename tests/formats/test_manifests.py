@@ -13,7 +13,8 @@ import pytest
 from dm.errors import Refused
 from dm.plumbing.records.manifest import Dataset, Manifest
 from dm.plumbing.records.schema import validate
-from dm.plumbing.records.toml import dump_canonical, edit_tables
+from dm.plumbing.records.toml import dump_canonical
+from dm.plumbing.records.toml_edit import edit_tables
 
 FOLDER = Path(__file__).parent / "manifests"
 SAMPLES = sorted(FOLDER.glob("*.toml"))

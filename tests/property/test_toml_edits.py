@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dm.plumbing.records.plain import quote_key
-from dm.plumbing.records.toml import dump_canonical, edit_tables, find_line, format_value
+from dm.plumbing.records.toml import dump_canonical
+from dm.plumbing.records.toml_edit import edit_tables, find_line, format_value
 
 #: Values as people write them, over several lines and with what looks like a header.
 VALUES = [

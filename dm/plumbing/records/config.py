@@ -33,7 +33,7 @@ def make_line_finder(text: str | bytes) -> Callable[[tuple[str, ...], str], int 
     """A function that gives the line, from 1, of a field of a table in a TOML text; None where it is not found."""
 
     def find(table: tuple[str, ...], field: str) -> int | None:
-        from dm.plumbing.records.toml import find_line
+        from dm.plumbing.records.toml_edit import find_line
 
         return find_line(text.decode() if isinstance(text, bytes) else text, table, field)
 

@@ -123,7 +123,8 @@ def edit_config(
     changed: list[bool] = []
 
     def build(found: list[RecordFile]) -> Rewrite | None:
-        from dm.plumbing.records.toml import read_toml, set_tables
+        from dm.plumbing.records.toml import read_toml
+        from dm.plumbing.records.toml_edit import set_tables
 
         content = found[0].content or b""
         read_toml(content, file=path)

@@ -53,7 +53,9 @@ class Dataset:
     ``digest`` are the contract, None where nothing is pinned.
     """
 
-    __slots__ = ("_find_line", "_key", "_key_text", "_source_id", "checksum", "digest", "is_list", "name", "table", "uris")
+    __slots__ = (
+        "_find_line", "_key", "_key_text", "_source_id", "checksum", "digest", "is_list", "name", "table", "uris",
+    )  # fmt: skip
 
     name: str
     table: Mapping[str, Any]

@@ -15,7 +15,8 @@ from dm.errors import MachineFailed, NotFound
 from dm.plumbing.records.manifest import Manifest
 from dm.plumbing.records.private import ensure_private_folder
 from dm.plumbing.records.rewrite import RecordFile, Rewrite, RewriteOptions, rewrite_record
-from dm.plumbing.records.toml import TableName, dump_canonical, edit_tables
+from dm.plumbing.records.toml import dump_canonical
+from dm.plumbing.records.toml_edit import TableName, edit_tables
 from dm.progress import SILENT, Progress
 from dm.values import printable
 

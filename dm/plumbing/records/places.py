@@ -444,6 +444,14 @@ class Places:
             self._trusted = TrustedRoots(self)
         return self._trusted.find_reason(location, resolve)
 
+    def untrusted_store(self) -> str | None:
+        """The same of the store in force, the first of `store_roots`."""
+        folder = self._find_datasets_dir() or self._compose("datasets", None, "")
+        root = folder.store_root
+        if root is None or root != self.store_roots()[0]:
+            return None
+        return self.untrusted_place(Location(root, root, False, folder.scope, folder.rungs))
+
     # Settings
 
     def link_modes(self) -> tuple[LinkMode, ...]:

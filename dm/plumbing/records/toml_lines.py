@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
+from dm.plumbing.records.toml import read_toml
+
 TablePath = tuple[str, ...]
 
 
@@ -235,7 +237,5 @@ def _unquote(part: str) -> str:
     if part[0] == "'" or (part[0] == '"' and "\\" not in part):
         return part[1:-1]
     if part[0] == '"':
-        from dm.plumbing.records.toml import read_toml
-
         return str(read_toml(f"key = {part}")["key"])
     return part

@@ -20,7 +20,8 @@ from dm.plumbing.records.config_edit import (
     plan_change,
     read_scope,
 )
-from dm.plumbing.records.toml import read_toml, set_tables
+from dm.plumbing.records.toml import read_toml
+from dm.plumbing.records.toml_edit import set_tables
 
 
 def make_environment(home: Path) -> Environment:

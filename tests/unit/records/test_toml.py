@@ -10,13 +10,12 @@ import pytest
 
 from dm.errors import DmError, Malformed, Refused
 from dm.plumbing.records import toml
-from dm.plumbing.records.toml import (
+from dm.plumbing.records.toml import dump_canonical, read_toml
+from dm.plumbing.records.toml_edit import (
     add_table,
     check_edit,
-    dump_canonical,
     find_line,
     format_value,
-    read_toml,
     remove_table,
     set_table,
     set_tables,
