@@ -16,6 +16,7 @@ from dm.errors import DmError, Malformed, Refused
 from dm.plumbing.records.expressions import BUILT_IN_ROOTS, Expander, Use, split_expression
 from dm.plumbing.records.fields import is_symbol
 from dm.plumbing.records.ladder import BUILT_IN, DATASET, Ladder, Rung, Source
+from dm.plumbing.records.location import Location, Rule
 from dm.plumbing.records.scopes import Scopes
 from dm.plumbing.records.untrusted import TrustedRoots, find_foreign_folder, follow_links
 from dm.values import Key, find_key_fault, printable
@@ -43,35 +44,6 @@ class Placed(Protocol):
     def skip_download(self) -> bool: ...
     @property
     def landing(self) -> Key: ...
-
-
-class Location(NamedTuple):
-    """Where a dataset is to live.
-
-    ``store_root`` is the folder that holds the copy's objects and refs, None when the copy stands alone;
-    ``user_managed`` places never get objects, refs, markers or chmod; ``scope`` is ``""`` where none applies; ``rungs``
-    are the settings that decided, the dataset's own field first.
-    """
-
-    path: Path
-    store_root: Path | None
-    user_managed: bool
-    scope: str
-    rungs: tuple[Rung, ...]
-
-
-class Rule(NamedTuple):
-    """One rule of a dataset's location, as `Places.explain_location` tells it.
-
-    ``name`` is ``storage_path`` (or ``local_path``, ``uri``), ``datasets_dir`` or ``composed``; ``wins`` whether it
-    decides; ``reason`` why it does or does not; ``path`` and ``rungs`` what it gives where it applies.
-    """
-
-    name: str
-    wins: bool
-    reason: str
-    path: Path | None
-    rungs: tuple[Rung, ...]
 
 
 class Folder(NamedTuple):
@@ -441,7 +413,9 @@ class Places:
         lead: ``resolve`` follows them.
         """
         if self._trusted is None:
-            self._trusted = TrustedRoots(self)
+            user = self.ladder.for_user_alone()
+            own = Places(user, self.project_root, self.environment)
+            self._trusted = TrustedRoots(user, own.root, self.project_root)
         return self._trusted.find_reason(location, resolve)
 
     def untrusted_store(self) -> str | None:

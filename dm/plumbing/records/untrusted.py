@@ -10,15 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dm.errors import Malformed
 from dm.plumbing.records.fields import is_symbol
 from dm.plumbing.records.ladder import FROM_PROJECT, Ladder, Rung
+from dm.plumbing.records.location import Location
 from dm.values import printable
-
-if TYPE_CHECKING:
-    from dm.plumbing.records.places import Location, Places
 
 #: Folders below a project that other tools, or `dm` itself, obey.
 _FOREIGN_FOLDERS = frozenset((".git", ".hg", ".datamanifest"))
@@ -42,22 +39,21 @@ def find_foreign_folder(path: str, project_root: Path | None) -> str | None:
 class TrustedRoots:
     """The folders in which a clone may choose a place. Looked up once."""
 
-    def __init__(self, places: Places) -> None:
-        user = places.ladder.for_user_alone()
-        own = type(places)(user, places.project_root, places.environment)
+    def __init__(self, user: Ladder, find_root: Callable[[str], Path], project_root: Path | None) -> None:
+        """``user`` is the ladder of the environment and the user's config alone, ``find_root`` its folder roots."""
         names = ["data", "cache", "repo", "datasets_dir", "datacache_dir", *user.list_names(), *_list_variables(user)]
-        roots: dict[Path, None] = {} if places.project_root is None else {places.project_root: None}
+        roots: dict[Path, None] = {} if project_root is None else {project_root: None}
         for name in names:
             try:
                 if is_symbol(name) and name != "project" and user.lookup(name) is not None:
-                    roots[own.root(name)] = None
+                    roots[find_root(name)] = None
             except Malformed:
                 continue  # it needs something that only the project sets: then it is not the user's own word
-        for folder in (places.environment.user_data_dir, places.environment.user_cache_dir):
+        for folder in (user.environment.user_data_dir, user.environment.user_cache_dir):
             roots[folder / "datamanifest"] = None
         roots.pop(Path("/"), None)
         self._roots = [str(root) for root in roots]
-        self._project_root = places.project_root
+        self._project_root = project_root
 
     def find_reason(self, location: Location, resolve: Callable[[str], str]) -> str | None:
         """Why a location needs trust; None when it does not. ``resolve`` follows links."""
