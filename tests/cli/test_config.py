@@ -61,10 +61,13 @@ def test_what_a_cloned_project_may_not_decide_cannot_be_set_there(run_dm: RunDm,
     assert ["datamanifest.toml"] == [each.name for each in project.iterdir()]
 
 
-def test_a_misspelt_setting_is_named_with_its_neighbour(run_dm: RunDm, project: Path) -> None:
+def test_a_misspelt_setting_is_named_with_its_neighbour(run_dm: RunDm, project: Path, home: Home) -> None:
     write_manifest(project)
     done = run_dm("config", "set", "--global", "lock_stale_ge", "5")
-    assert done.returncode == 0 or "lock_stale_age" in done.stderr
+    assert "unknown field 'lock_stale_ge'" == assert_one_error(done, 2)
+    assert "hint: the nearest is 'lock_stale_age'" in done.stderr
+    assert "not 'soon'" in assert_one_error(run_dm("config", "set", "--global", "lock_stale_age", "soon"), 2)
+    assert [] == list(home.config.iterdir())
 
 
 def test_list_shows_each_setting_with_its_rung(run_dm: RunDm, ask: Ask, project: Path) -> None:

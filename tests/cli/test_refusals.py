@@ -145,7 +145,7 @@ HOSTILE = {
     "link-out.zip": make_zip(LINK),
     "through-link.zip": make_zip(zip_member("l", b"..", mode=stat.S_IFLNK | 0o777), zip_member("l/escaped", b"x")),
     "twice.zip": make_zip(zip_member("a", b"1"), zip_member("./a", b"2")),
-    "bomb.zip": make_zip(zip_member("zeros", bytes(300_000_000))),
+    "bomb.zip": make_zip(zip_member("zeros", bytes(60_000_000))),
     "marker.zip": make_zip(zip_member(".complete", b"not empty"), zip_member("a", b"1")),
     "dots.tar": make_tar(tar_member("fine.txt", b"1"), tar_member("../escaped", b"x")),
     "absolute.tar": make_tar(tar_member("/tmp/dm-test-escaped", b"x")),
@@ -154,7 +154,7 @@ HOSTILE = {
     "hardlink-out.tar": make_tar(tar_member("h", kind=tarfile.LNKTYPE, target="../../secret")),
     "device.tar": make_tar(tar_member("dev", kind=tarfile.CHRTYPE)),
     "fifo.tar.gz": make_tar(tar_member("pipe", kind=tarfile.FIFOTYPE), archive_format="tar.gz"),
-    "bomb.tar.xz": make_tar(tar_member("zeros", bytes(100_000_000)), archive_format="tar.xz"),
+    "bomb.tar.xz": make_tar(tar_member("zeros", bytes(60_000_000)), archive_format="tar.xz"),
 }
 
 
@@ -231,8 +231,10 @@ def test_a_key_that_escapes_or_is_the_stores_own_is_refused(
         manifest.write(f'\n[bad]\nuri = "{uri}"\nkey = "{key}"\n')
     before = snapshot(project, home.data)
     others = sorted(os.listdir(tmp_path))
-    for words in (["fetch", "bad"], ["fetch", "--force", "bad"], ["verify", "bad"], ["path", "bad"], ["status", "bad"],
-                  ["resolve-path", "bad"], ["show", "bad"]):  # fmt: skip
+    commands = [["fetch", "bad"], ["fetch", "--force", "bad"]]
+    if key in ("../../escaped", "a/.dm/objects/x"):
+        commands += [[command, "bad"] for command in ("verify", "path", "status", "resolve-path", "show")]
+    for words in commands:
         assert "unsafe key" in assert_one_error(run_dm(*words), 6), words
     assert before == snapshot(project, home.data)
     assert others == sorted(os.listdir(tmp_path))

@@ -1,0 +1,316 @@
+"""The machine fails: disk full, no permission, a read-only store. Exit 8, one line, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.archives import make_archive
+from tests.fixtures.commands import (
+    Ask,
+    assert_one_error,
+    default_copy,
+    list_litter,
+    snapshot,
+    store_root,
+    write_manifest,
+)
+from tests.fixtures.homes import CHECKOUT, COMMAND_TIMEOUT_S, Home, RunDm
+from tests.fixtures.machine import MakeTmpfs, needs, needs_root
+from tests.fixtures.servers import HttpServer
+from tests.fixtures.users import OTHER_USER
+
+# Disk full -------------------------------------------------------------------------------------------------------
+
+
+def fill(folder: Path, *, leave_bytes: int) -> Path:
+    """Fill a file system but for so many bytes; return the file that does it."""
+    ballast = folder / "ballast"
+    status = os.statvfs(folder)
+    with ballast.open("wb") as file:
+        file.write(bytes(status.f_bavail * status.f_frsize - leave_bytes))
+    return ballast
+
+
+@pytest.mark.parametrize("kind", ["file", "archive", "many"])
+def test_a_full_store_is_exit_8_and_room_mends_it(
+    run_dm: RunDm, ask: Ask, project: Path, http_server: HttpServer, small_tmpfs: MakeTmpfs, kind: str
+) -> None:
+    disk = small_tmpfs(8 << 20)
+    data = os.urandom(2 << 20)
+    if kind == "archive":
+        uri, extra = (
+            http_server.put("/a.zip", make_archive("zip", [("x.bin", data), ("y.bin", data[:9])])),
+            "extract = true\n",
+        )
+    else:
+        uri, extra = http_server.put("/a.bin", data), ""
+    tables = [f'[a]\nuri = "{uri}"\n{extra}']
+    if kind == "many":
+        tables = [f'[d{n}]\nuri = "{http_server.put(f"/{n}.bin", data[n:])}"\n' for n in range(6)]
+    path = write_manifest(project, *tables)
+    before = path.read_bytes()
+    ballast = fill(disk, leave_bytes=(1 << 20))
+    variables = {"DATAMANIFEST_DATA_DIR": str(disk / "store")}
+    for _ in range(2):
+        answer = ask("fetch", env=variables)
+        assert 8 == answer.status, answer
+        assert {"disk-full"} == {each["code"] for each in answer.outcomes}
+        assert all("disk full" in each["message"] for each in answer.outcomes)
+        assert before == path.read_bytes()
+        assert not (project / ".datamanifest-state.toml").exists()
+        datasets = disk / "store" / "datasets"
+        assert [] == [each for each in datasets.rglob("*") if each.is_file() and not each.name.endswith(".lock")]
+    if kind != "many":
+        assert "disk full" in assert_one_error(run_dm("fetch", env=variables), 8)
+    ballast.unlink()
+    if kind == "many":
+        disk2 = {each["name"]: each["status"] for each in ask("fetch", "d0", "d1", env=variables).outcomes}
+        assert {"d0": "ok", "d1": "ok"} == disk2
+    else:
+        assert 0 == ask("fetch", env=variables).status
+    name = "d0" if kind == "many" else "a"
+    assert 0 == ask("verify", name, env=variables).status
+
+
+def test_a_full_store_that_has_data_keeps_it(
+    run_dm: RunDm, ask: Ask, project: Path, http_server: HttpServer, small_tmpfs: MakeTmpfs
+) -> None:
+    disk = small_tmpfs(4 << 20)
+    variables = {"DATAMANIFEST_DATA_DIR": str(disk)}
+    path = write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", os.urandom(100_000))}"\n')
+    assert 0 == ask("fetch", env=variables).status
+    fill(disk, leave_bytes=4096)
+    before = path.read_bytes()
+    uri = http_server.put("/b.bin", os.urandom(1_000_000))
+    assert "disk full" in assert_one_error(run_dm("add", uri, "--name", "b", env=variables), 8)
+    assert before == path.read_bytes()
+    assert ["clean"] == [each["state"] for each in ask("status", env=variables).outcomes]
+    assert 0 == run_dm("verify", env=variables).returncode
+
+
+def test_a_full_project_disk_leaves_the_manifest_whole(
+    run_dm: RunDm, ask: Ask, http_server: HttpServer, small_tmpfs: MakeTmpfs
+) -> None:
+    disk = small_tmpfs(256 << 10)
+    project = disk / "project"
+    project.mkdir()
+    path = write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a")}"\n')
+    before = path.read_bytes()
+    ballast = fill(disk, leave_bytes=0)
+    done = run_dm("fetch", cwd=project)
+    assert 8 == done.returncode and "disk full" in done.stderr and "Traceback" not in done.stderr
+    assert before == path.read_bytes()
+    assert [] == [each for each in os.listdir(project) if each.endswith(".tmp")]
+    ballast.unlink()
+    assert 0 == ask("fetch", cwd=project).status
+    assert b"checksum" in path.read_bytes()
+    assert 1 == http_server.count("/a.bin")
+
+
+# Read-only -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_read_only(tmp_path: Path) -> Iterator[object]:
+    """Mount a folder read-only over itself; undone after the test."""
+    needs_root()
+    mounted: list[Path] = []
+
+    def make(folder: Path) -> None:
+        mount = needs("mount")
+        subprocess.run([mount, "--bind", str(folder), str(folder)], check=True, timeout=60)
+        mounted.append(folder)
+        subprocess.run([mount, "-o", "remount,bind,ro", str(folder)], check=True, timeout=60)
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False, timeout=60)
+
+
+def test_a_read_only_store_can_be_used_and_not_written(
+    run_dm: RunDm, ask: Ask, project: Path, home: Home, http_server: HttpServer, make_read_only: object
+) -> None:
+    write_manifest(
+        project,
+        f'[a]\nuri = "{http_server.put("/a.bin", b"a")}"\n',
+    )
+    assert 0 == ask("fetch").status
+    make_read_only(store_root(home))  # type: ignore[operator]
+    with (project / "datamanifest.toml").open("a") as manifest:
+        manifest.write(f'\n[b]\nuri = "{http_server.put("/b.bin", b"b")}"\n')
+    before = (project / "datamanifest.toml").read_bytes()
+    assert (0, "unchanged") == (lambda answer: (answer.status, answer.only["status"]))(ask("fetch", "a"))
+    assert (0, 0) == (ask("verify", "a").status, run_dm("path", "a").returncode)
+    message = assert_one_error(run_dm("fetch", "b"), 8)
+    assert "read-only" in message and str(store_root(home)) in message
+    assert before == (project / "datamanifest.toml").read_bytes()
+    assert 0 == http_server.count("/b.bin")
+    assert {"a": "clean", "b": "missing"} == {each["name"]: each["state"] for each in ask("status").outcomes}
+    done = run_dm("rm", "a", "--delete")
+    assert 8 == done.returncode and "read-only" in done.stderr
+    assert default_copy(home, "127.0.0.1/a.bin").exists()
+
+
+def test_a_read_only_project_can_be_looked_at(
+    run_dm: RunDm, ask: Ask, project: Path, http_server: HttpServer, make_read_only: object
+) -> None:
+    uri = http_server.put("/a.bin", b"a")
+    write_manifest(project, f'[a]\nuri = "{uri}"\n')
+    ask("fetch")
+    make_read_only(project)  # type: ignore[operator]
+    before = snapshot(project)
+    for command in ("status", "verify", "list", "fetch"):
+        assert 0 == ask(command).status, command
+    assert (0, 0) == (run_dm("path", "a").returncode, run_dm("show", "a").returncode)
+    assert "read-only" in assert_one_error(run_dm("rm", "a"), 8)
+    assert "read-only" in assert_one_error(run_dm("init", "new"), 8)
+    done = run_dm("add", http_server.put("/b.bin", b"b"))
+    assert 8 == done.returncode and "read-only" in done.stderr
+    assert before == snapshot(project)
+
+
+# Permission ------------------------------------------------------------------------------------------------------
+
+
+def as_other(home: Home, project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `dm` as a user to whom permissions apply: root without its capabilities, since the checkout may be root's."""
+    needs_root()
+    powerless = [needs("setpriv"), "--bounding-set=-all", "--inh-caps=-all"]
+    return subprocess.run(
+        [*powerless, sys.executable, "-m", "dm", *arguments],
+        cwd=project,
+        env={**home.variables(), **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+
+
+def give_away(folder: Path, *, mode: int = 0o755) -> None:
+    """Let everything there be another user's, readable for all."""
+    for path in (*folder.rglob("*"), folder):
+        os.chown(path, OTHER_USER, OTHER_USER, follow_symlinks=False)
+    folder.chmod(mode)
+
+
+def test_no_permission_in_the_store_is_exit_8(home: Home, project: Path, http_server: HttpServer) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a")}"\n')
+    give_away(home.data)
+    before = snapshot(project, home.data)
+    message = assert_one_error(as_other(home, project, "fetch"), 8)
+    assert "permission denied" in message and str(home.data) in message
+    assert before == snapshot(project, home.data)
+    assert 0 == http_server.count("/a.bin")
+
+
+def test_no_permission_in_the_project_is_exit_8(home: Home, project: Path, http_server: HttpServer) -> None:
+    write_manifest(project, "[a]\nskip_download = true\n")
+    give_away(project)
+    before = snapshot(project)
+    uri = http_server.put("/a.bin", b"a")
+    done = as_other(home, project, "add", uri, "--name", "b")
+    assert (8, "") == (done.returncode, done.stdout)
+    # That it could not be recorded either is warned of; the one error is that it could not be declared.
+    errors = [line for line in done.stderr.splitlines() if line.startswith("dm: error: ")]
+    assert 1 == len(errors) and "permission denied" in errors[0] and str(project) in errors[0]
+    assert before == snapshot(project)
+
+
+def test_a_manifest_that_cannot_be_read_is_exit_8(home: Home, project: Path) -> None:
+    path = write_manifest(project)
+    give_away(project)
+    path.chmod(0o600)
+    for command in ("status", "fetch", "list"):
+        message = assert_one_error(as_other(home, project, command), 8)
+        assert str(path) in message and "permission denied" in message
+
+
+def test_what_another_user_fetched_can_be_used(ask: Ask, home: Home, project: Path, http_server: HttpServer) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a")}"\n')
+    assert 0 == ask("fetch").status
+    give_away(home.data)
+    give_away(project)
+    for command in ("fetch", "status", "verify", "path"):
+        done = as_other(home, project, command, "a")
+        assert (0, "") == (done.returncode, done.stderr), command
+    assert 1 == http_server.count("/a.bin")
+
+
+def test_a_source_that_cannot_be_read_is_told(home: Home, project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "secret"
+    folder.mkdir()
+    (folder / "secret.txt").write_text("secret")
+    give_away(folder)
+    (folder / "secret.txt").chmod(0o600)
+    write_manifest(project, f'[a]\nuri = "file://{folder}/secret.txt"\n')
+    done = as_other(home, project, "fetch")
+    assert done.returncode in (5, 8)
+    assert "secret.txt" in assert_one_error(done, done.returncode)
+    assert [] == list_litter(home, project)
+
+
+# doctor ----------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_examines_and_finds_what_is_left(
+    run_dm: RunDm, ask: Ask, project: Path, home: Home, http_server: HttpServer
+) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a" * 1000, pause_at=500)}"\n')
+    answer = ask("doctor")
+    assert 0 == answer.status
+    topics = {finding["topic"] for finding in answer.document["findings"]}
+    assert any("version" in topic or "dm" in topic for topic in topics), topics
+    assert {"verdict", "topic", "text", "hint"} == set(answer.document["findings"][0])
+    http_server.routes["/a.bin"].go.set()
+    assert 0 == ask("fetch").status
+    text = run_dm("doctor").stdout
+    assert "reflink" in text and "hardlink" in text
+    if os.geteuid() == 0:
+        assert "root" in text
+
+
+def test_doctor_finds_a_dead_lock(ask: Ask, project: Path, home: Home, http_server: HttpServer) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a")}"\n')
+    assert 0 == ask("fetch").status
+    lock = default_copy(home, "127.0.0.1/a.bin.lock")
+    lock.write_text("999999999 somewhere-else")
+    os.utime(lock, (1, 1))
+    assert any(str(lock) in str(finding) for finding in ask("doctor").document["findings"])
+
+
+# demo ------------------------------------------------------------------------------------------------------------
+
+
+def test_demo_runs_the_main_job_and_leaves_nothing(run_dm: RunDm, home: Home, project: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    before = snapshot(home.path, project)
+    done = run_dm("demo", env={"TMPDIR": str(scratch)})
+    assert (0, "") == (done.returncode, done.stderr)
+    for shown in ("$ dm init", "$ dm add", "$ dm fetch", "(exit 4)", "$ dm verify", "$ dm count-objects"):
+        assert shown in done.stdout, shown
+    assert before == snapshot(home.path, project)
+    assert [] == os.listdir(scratch)
+
+
+def test_demo_keeps_its_folder_when_asked(run_dm: RunDm, project: Path) -> None:
+    assert 0 == run_dm("demo", "--keep", "kept").returncode
+    assert (project / "kept" / "project" / "datamanifest.toml").exists()
+    assert 6 == run_dm("demo", "--keep", "kept").returncode
+
+
+def test_the_program_is_the_module(home: Home, project: Path) -> None:
+    program = Path(sys.executable).with_name("dm")
+    if not program.exists():
+        pytest.skip("dm is not installed beside this Python")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, env=home.variables())
+    assert done.stdout.startswith("dm ")
+    assert (CHECKOUT / "dm" / "__main__.py").exists()
