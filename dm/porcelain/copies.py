@@ -91,7 +91,7 @@ class Copy:
     def read_ref(self) -> Ref | None:
         """What was last seen of the copy; None when nothing is known."""
         if self.store is not None:
-            return self.store.read_ref(self.store.ref_name(self.path))
+            return self.store.read_ref(self.path)
         return self._notes.find(self.path)
 
     def write_ref(self, ref: Ref) -> None:

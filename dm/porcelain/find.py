@@ -48,9 +48,12 @@ def find_candidates(project: Project, dataset: Dataset) -> Iterator[Candidate]:
     """Yield what lies at the places of a dataset, in the order of SCHEMA.md, each place once."""
     location = project.locate(dataset)
     record = project.state.datasets.get(dataset.key.text)
-    recorded = None if record is None else project.root / record.storage_path
     there = os.fspath(location.path)
     seen = {there}
+    recorded = None
+    if record is not None:
+        text = os.path.join(project.root, record.storage_path)
+        recorded = location.path if text == there else Path(text)  # as text: a path for each of thousands is dear
     if recorded is not None and recorded != location.path:
         seen.add(os.fspath(recorded))
         candidate = _find_recorded(project, dataset, recorded)

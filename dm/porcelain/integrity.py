@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dm.plumbing.store.measure import Measured, measure_checksum, measure_copy
+from dm.plumbing.store.measure import Measured, measure_checksum, measure_copy, recall_file
 from dm.progress import SILENT, Progress
 from dm.values import Digest, quote_word
 
@@ -25,7 +25,7 @@ class Standing(NamedTuple):
 
     ``meets_contract`` is None when there is no contract, or when it cannot be checked at rest (an archive's checksum
     without ``digest``); ``as_last_seen`` is None when nothing was seen before; ``same_source`` is None when no source
-    is recorded.
+    is recorded, and when there is a contract, which decides instead.
     """
 
     measured: Measured
@@ -47,27 +47,43 @@ def judge(
 ) -> Standing:
     """Look at a copy that exists; changes nothing but the stat cache.
 
-    Reads every byte once, unless ``quick`` and the stat cache vouches. A checksum whose blob id a store knows
-    (measured in the same pass when the bytes arrived) is not computed again: equal ids are equal bytes.
+    Reads every byte once, unless ``quick`` and the stat cache vouches. A checksum whose blob id a store knows and the
+    copy's own ref names too (both were written when the bytes arrived) is not computed again: equal ids are equal
+    bytes. Either of them alone is a hint, and so are both where the bytes are others.
     """
-    checksum = None if dataset.skip_checksum or dataset.digest is not None else dataset.checksum
-    known = None if checksum is None else project.find_blob_id(checksum)
-    measured = measure_copy(
-        copy.path,
-        algorithm="blake3" if checksum is None or known is not None else checksum.algorithm,
-        quick=quick,
-        stat_cache=project.stat_cache,
-        ref_root=None if copy.store is None else copy.store.root,
-        progress=progress,
-    )
     ref = copy.read_ref()
+    checksum = None if dataset.skip_checksum or dataset.digest is not None else dataset.checksum
+    if quick and checksum is not None:
+        recalled = recall_file(copy.path, checksum.algorithm, project.stat_cache)
+        if recalled is not None:
+            return _stand(dataset, ref, None, recalled)
+    known = None if checksum is None else project.find_blob_id(checksum)
+    if ref is None or ref.digest != known:
+        known = None
+
+    def measure(algorithm: str) -> Measured:
+        root = None if copy.store is None else copy.store.root
+        cache = project.stat_cache
+        return measure_copy(
+            copy.path, algorithm=algorithm, quick=quick, stat_cache=cache, ref_root=root, progress=progress
+        )
+
+    measured = measure("blake3" if checksum is None or known is not None else checksum.algorithm)
+    if checksum is not None and known not in (None, measured.digest):
+        known = None
+        measured = measure(checksum.algorithm)
+    return _stand(dataset, ref, known, measured)
+
+
+def _stand(dataset: Dataset, ref: Ref | None, known: Digest | None, measured: Measured) -> Standing:
     seen = None if ref is None else ref.digest
+    source_id = None if ref is None or find_contract(dataset) is not None else ref.source_id
     return Standing(
         measured,
         ref,
         _meets_contract(dataset, known, measured),
         None if seen is None else seen == measured.digest,
-        None if ref is None or ref.source_id is None else ref.source_id == dataset.source_id,
+        None if source_id is None else source_id == dataset.source_id,
     )
 
 

@@ -128,6 +128,7 @@ class _Run:
     def go(self, datasets: Sequence[Dataset]) -> None:
         self.outcomes = [None] * len(datasets)
         self.project.look_anew()
+        self.project.recall(datasets)
         collisions = self.project.manifest.find_collisions() if datasets else {}
         work = []
         for index, dataset in enumerate(datasets):

@@ -7,12 +7,12 @@ it read then: the manifest, the storage ladder, the environment. Only the state 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dm.environment import Environment
-from dm.errors import NotFound
+from dm.errors import DmError, NotFound
 from dm.plumbing.records.dataset import Dataset
 from dm.plumbing.records.manifest import Manifest, discover
 from dm.plumbing.records.opening import open_places
@@ -167,6 +167,18 @@ class Project:
         if there is None:
             there = self._folders[path] = os.path.lexists(path)
         return there
+
+    def recall(self, datasets: Sequence[Dataset]) -> None:
+        """Read at once what the stat cache knows of these datasets' places: one question instead of one for each."""
+        if len(datasets) < 2:
+            return
+        paths = []
+        for dataset in datasets:
+            try:
+                paths.append(self.locate(dataset).path)
+            except DmError:
+                continue  # whoever looks at it says why
+        self.stat_cache.load_files(paths)
 
     def look_anew(self) -> None:
         """A run begins: folders that were not there at the last one may be there now."""

@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from dm.plumbing.store.writing import ObjectWriter
 
 
+#: More than any ref has.
+_REF_BYTES_MAX = 4096
+
+
 class StoreOptions(NamedTuple):
     """``link``: how copies share bytes with objects, in order. ``durable``: flush before anything becomes visible.
     ``stale_age_s``: the age, in seconds, at which another tool's untouched lock is stale.
@@ -195,8 +199,12 @@ class DiskStore:
             return None
         with machine_errors("read", path):
             try:
-                with open(path, "rb") as file:
-                    line = file.read().decode("utf-8", "replace")
+                # Not a file object: `dm status` reads thousands of refs.
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    line = os.read(descriptor, _REF_BYTES_MAX).decode("utf-8", "replace")
+                finally:
+                    os.close(descriptor)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
         # A power cut without `durable` may leave an empty file: then nothing is known.
@@ -257,8 +265,8 @@ class DiskStore:
     def _ref_text(self, name: str | Path) -> str:
         return self._layout.ref_name(name) if isinstance(name, Path) else check_ref_name(name)
 
-    def _ref_path(self, name: str | Path) -> Path:
-        return Path(self._layout.ref_path(self._ref_text(name)))
+    def _ref_path(self, name: str | Path) -> str:
+        return self._layout.ref_path(self._ref_text(name))
 
     # Working copies
 

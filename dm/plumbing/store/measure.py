@@ -129,6 +129,15 @@ def measure_checksum(
     return _checksummed(measured, measured.checksum if other else measured.digest)
 
 
+def recall_file(path: Path, algorithm: str, stat_cache: StatCache) -> Measured | None:
+    """What `measure_copy` would say of a file, with its checksum in ``algorithm``, where the stat cache vouches for
+    both; else None, also for a folder: nothing is read.
+    """
+    with machine_errors("read", path):
+        stamp = Stamp.of_stat(os.stat(path))
+    return _recall(path, stamp, None if algorithm in _ID_ALGORITHMS else algorithm, stat_cache)
+
+
 def build_trees(entries: Iterable[Entry], ids: Iterable[bytes]) -> dict[bytes, BuiltTree]:
     """Make the tree objects of a walk: one for each folder, found by its name, the walk's root by ``b""``.
 
@@ -194,13 +203,9 @@ class _Measurement:
         stamp = Stamp.of_stat(status)
         clock_ns = 0
         if cache is not None:
-            if self.quick:
-                record = cache.lookup_file(path)
-                if record is not None and record.stamp.vouches_for(stamp):
-                    checksum = record.find_checksum(other) if other else None
-                    if checksum or not other:
-                        size = stamp.size
-                        return Measured(Digest.of_blob(record.id), size, 1, 0, size, 1, checksum)
+            recalled = _recall(path, stamp, other, cache) if self.quick else None
+            if recalled is not None:
+                return recalled
             clock_ns = cache.read_clock_ns(self.clock_folder, stamp.device, fresh=False)
             if stamp.is_racy(clock_ns):
                 clock_ns = cache.read_clock_ns(self.clock_folder, stamp.device)
@@ -297,6 +302,16 @@ class _Measurement:
         assert self.other is not None
         with self.progress.start(f"{self.path.name} ({self.other})", total=size_bytes) as task:
             return hash_folder_contents(self.path, self.other, task)
+
+
+def _recall(path: Path, stamp: Stamp, other: str | None, cache: StatCache) -> Measured | None:
+    record = cache.lookup_file(path)
+    if record is None or not record.stamp.vouches_for(stamp):
+        return None
+    checksum = record.find_checksum(other) if other else None
+    if other and checksum is None:
+        return None
+    return Measured(Digest.of_blob(record.id), stamp.size, 1, 0, stamp.size, 1, checksum)
 
 
 def _trusted(

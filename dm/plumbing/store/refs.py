@@ -37,7 +37,7 @@ class Ref(NamedTuple):
         return " ".join(words)
 
     @classmethod
-    def parse(cls, line: str, *, file: Path | None = None) -> Ref:
+    def parse(cls, line: str, *, file: str | Path | None = None) -> Ref:
         """Read a line, with or without its newline. Raises `Malformed` (``file`` is named) for anything else."""
         words = [None if word == "-" else word for word in line.removesuffix("\n").split(" ")]
         if len(words) != _FIELDS:
@@ -74,10 +74,10 @@ def _count(word: str) -> int:
     return int(word)
 
 
-def _malformed(line: str, file: Path | None) -> Malformed:
+def _malformed(line: str, file: str | Path | None) -> Malformed:
     return Malformed(
         f"'{printable(line[:200])}' is not a ref (digest, bytes, files, verified, source id)",
         hint="remove the file; dm verify writes it anew" if file is not None else None,
         code="ref-malformed",
-        file=file,
+        file=None if file is None else Path(file),
     )

@@ -34,6 +34,7 @@ def status(project: Project, identifiers: Sequence[str] = ()) -> list[Outcome]:
     """
     selection = select(project, identifiers)
     outcomes = list(selection.failures)
+    project.recall(selection.datasets)
     for dataset in selection.datasets:
         try:
             outcomes.append(_tell(project, dataset))
