@@ -23,6 +23,7 @@ from dm.values import Digest, Key, quote_word
 if TYPE_CHECKING:
     from dm.plumbing.formats.archive import ArchiveLimits
     from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.store.disk import DiskStore
     from dm.plumbing.store.publishing import Published
     from dm.plumbing.transport.protocol import Fetched
     from dm.porcelain.copies import Copy
@@ -105,7 +106,7 @@ def link_from_objects(project: Project, dataset: Dataset, copy: Copy) -> Publish
     if contract is None or copy.store is None or copy.exists():
         return None
     known = copy.store.find_by_digest(contract)
-    if known is None:
+    if known is None or not _has_checksum(project, copy.store, known, contract):
         return None
     try:
         return copy.store.publish_object(known, copy.path, dataset.source_id)
@@ -124,7 +125,7 @@ def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, staging:
         if store is copy.store:
             continue
         known = store.find_by_digest(contract)
-        if known is None:
+        if known is None or not _has_checksum(project, store, known, contract):
             continue
         entry = staging.make_folder() / "object"
         remove_tree(entry)
@@ -140,6 +141,20 @@ def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, staging:
         aliases = () if contract == known else (contract,)
         return Staged(entry, staging, known, aliases, sha256=sha256, from_object=True)
     return None
+
+
+def _has_checksum(project: Project, store: DiskStore, known: Digest, contract: Digest) -> bool:
+    """Whether an object has the declared checksum. An alias only hints at it: the object is read, unless the stat
+    cache knows its checksum.
+    """
+    if contract.algorithm == known.algorithm:
+        return True
+    cache, path = project.stat_cache, store.object_path(known)
+    found = measure_checksum(path, contract.algorithm, stat_cache=cache, quick=True, ref_root=store.root)
+    if found.checksum == contract or found.digest != known:
+        return True  # a damaged object is found out, and told, where it is linked
+    project.progress.warn(f"object {known.short} in '{store.root}' is not {contract.short}; looking further")
+    return False
 
 
 def _find_object_contract(dataset: Dataset) -> Digest | None:

@@ -508,7 +508,7 @@ class Publisher:
         except OSError:
             return  # removed meanwhile, or standing alone: nothing to remember
         if (seen.device, seen.inode) == (stamp.device, stamp.inode):
-            cache.record_file(path, seen, raw, clock_ns=self._clock_ns)
+            cache.record_file(path, seen, raw, clock_ns=self._clock_ns, checksums=aliases)
 
     def _result(self, item: _Item) -> Published:
         return Published(
