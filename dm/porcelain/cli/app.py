@@ -59,7 +59,7 @@ PLUMBING = {
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: unwound like Ctrl-C, so that locks are released."""
+    """SIGTERM arrived, or the terminal went away: unwound like Ctrl-C, so that locks are released."""
 
 
 class Commands(click.Group):
@@ -176,6 +176,8 @@ def run(arguments: Sequence[str]) -> int:
     gc.set_threshold(100_000, 20, 20)
     slot = _Slot()
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else it is to go on without its terminal (nohup)
+        signal.signal(signal.SIGHUP, _terminate)
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in options
     slot.json = "--json" in options
@@ -200,6 +202,8 @@ def run(arguments: Sequence[str]) -> int:
     except RecursionError as error:
         return _bug(slot, error, debug=debug)
     except OSError as error:
+        if not _can_write_results():
+            return _fail(slot, MachineFailed(f"cannot write the results: {error.strerror}", code="stdout"), debug=debug)
         where = f" '{error.filename}'" if error.filename else ""
         return _fail(slot, MachineFailed(f"{error.strerror or error}{where}"), debug=debug)
     except Exception as error:  # noqa: BLE001 - the last door: anything that gets here is a bug, told as one
@@ -270,9 +274,24 @@ def _bug(slot: _Slot, error: Exception, *, debug: bool) -> int:
 
 
 def _leave_closed_pipe() -> int:
-    # The reader (head, a pager) has enough. Python would complain at exit when it flushes stdout.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # The reader (head, a pager) has enough.
+    _drop_results()
     return 128 + signal.SIGPIPE
+
+
+def _can_write_results() -> bool:
+    """Whether stdout takes what is still to be written to it; if not, that is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_results()
+        return False
+    return True
+
+
+def _drop_results() -> None:
+    # Python would complain at exit when it flushes stdout.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _NO_ENVIRONMENT = Environment({}, Path("/"), Path("/"), "", 0)
