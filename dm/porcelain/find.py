@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from dm.errors import Refused
+from dm.errors import MachineFailed, Refused
 from dm.porcelain.copies import Copy
 from dm.porcelain.integrity import Standing, find_contract, judge
 from dm.progress import SILENT, Progress
@@ -111,7 +111,12 @@ def weigh(project: Project, dataset: Dataset, candidate: Candidate, *, progress:
         known = None if ref is None else ref.source_id
         same = candidate.recorded if known is None else known == dataset.source_id
         return Weighed(candidate, ("use" if same else "foreign") if marked else "unknown", None)
-    standing = judge(project, dataset, copy, quick=True, progress=progress)
+    try:
+        standing = judge(project, dataset, copy, quick=True, progress=progress)
+    except MachineFailed:
+        if os.path.exists(copy.path) or not os.path.islink(copy.path):
+            raise
+        return Weighed(candidate, "unknown", None)  # a link that leads nowhere
     return Weighed(candidate, _decide(dataset, candidate, standing, marked=marked), standing)
 
 

@@ -31,7 +31,7 @@ from dm.values import Digest, Outcome, fail, quote_word
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
-    from dm.plumbing.records.places import Location
+    from dm.plumbing.records.location import Location
     from dm.plumbing.store.publishing import Published
     from dm.porcelain.obtain import Staged
     from dm.porcelain.project import Project
@@ -361,8 +361,7 @@ class _Run:
             return _Settled(work.position, _stopped(dataset))
         lock = ExitStack()
         self._locks[work.position] = lock
-        if not copy.user_managed:
-            lock.enter_context(project.lock_copy(copy, should_stop=self.stopping.is_set))
+        lock.enter_context(project.lock_copy(copy, should_stop=self.stopping.is_set))
         # Another process may have brought it, or something else, while we waited.
         found = self._look_again(work) if copy.exists() else None
         if isinstance(found, _Settled):

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dm.environment import Environment
 from dm.errors import DmError, NotFound
 from dm.plumbing.records.dataset import Dataset
+from dm.plumbing.records.location import Location
 from dm.plumbing.records.manifest import Manifest, discover
 from dm.plumbing.records.opening import open_places
-from dm.plumbing.records.places import Location, Places
+from dm.plumbing.records.places import Places
 from dm.porcelain.copies import Copy, Notes
 from dm.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from dm.plumbing.fs.lock import CopyLock
     from dm.plumbing.records.edit import Change
     from dm.plumbing.records.state import Record, State
     from dm.plumbing.store.disk import DiskStore
@@ -196,17 +197,31 @@ class Project:
                 return copy
         return Copy(path, None, user_managed=False, notes=self.notes)
 
-    def lock_copy(self, copy: Copy, *, should_stop: Callable[[], bool] | None = None) -> CopyLock:
-        """The lock of a managed copy, towards `dm` and the peers; waiting for it ends when ``should_stop`` says so."""
+    def lock_copy(
+        self, copy: Copy, *, should_stop: Callable[[], bool] | None = None
+    ) -> AbstractContextManager[object]:
+        """The lock of a copy, towards `dm` and the peers; waiting for it ends when ``should_stop`` says so.
+
+        Nothing is put beside what the user manages: there it is `dm`'s alone, in the project's private folder.
+        """
         if copy.store is not None:
             return copy.store.lock_copy(copy.path, should_stop=should_stop)
         from dm.plumbing import hashing
-        from dm.plumbing.fs.lock import CopyLock
+        from dm.plumbing.fs.lock import CopyLock, DocumentLock
 
+        name, private = hashing.blake3_of(os.fsencode(copy.path)).hex(), self.ensure_private_folder()
+        if copy.user_managed:
+            return DocumentLock(
+                private / ".dm" / "locks" / name,
+                progress=self.progress,
+                describe=f"'{copy.path}'",
+                holder=self._holder,
+                should_stop=should_stop,
+            )
         return CopyLock(
-            root=self.ensure_private_folder(),
+            root=private,
             copy=copy.path,
-            name=hashing.blake3_of(os.fsencode(copy.path)).hex(),
+            name=name,
             host_name=self.environment.host_name,
             process_id=self.environment.process_id,
             stale_age_s=self.places.stale_age_s(),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.commands import Ask, default_copy, snapshot, write_manifest
+from tests.fixtures.commands import Ask, StartDm, default_copy, snapshot, wait_for, write_manifest
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
 
@@ -135,3 +137,123 @@ def test_what_lies_at_an_untrusted_place_is_not_marked_there(
     assert 0 == run_dm("verify").returncode
     assert 0 == run_dm("rm", "--delete", "x").returncode
     assert before == snapshot(place)
+
+
+def test_an_alias_that_names_another_object_leads_to_no_wrong_bytes(
+    run_dm: RunDm, home: Home, project: Path, tmp_path: Path, http_server: HttpServer, uris: tuple[str, str]
+) -> None:
+    checksum = f'checksum = "{_checksum(ONE)}"'
+    _declare(project, uris[0], checksum, f'[y]\nuri = "{http_server.put("/e.csv", TWO)}"')
+    assert 0 == run_dm("fetch").returncode
+    aliases = home.data / "datamanifest" / ".dm" / "aliases" / "sha256"
+    right, wrong = (
+        aliases / digest[:2] / digest[2:]
+        for digest in (hashlib.sha256(ONE).hexdigest(), hashlib.sha256(TWO).hexdigest())
+    )
+    right.chmod(0o644)
+    right.write_bytes(wrong.read_bytes())
+    other = tmp_path / "other"
+    other.mkdir()
+    write_manifest(other, f'[z]\nuri = "{uris[0]}"\nkey = "elsewhere.csv"\n{checksum}\n')
+
+    fetched = run_dm("fetch", cwd=other)
+
+    assert (0, ONE) == (fetched.returncode, Path(run_dm("path", "z", cwd=other).stdout.strip()).read_bytes())
+    assert "looking further" in fetched.stderr
+    assert 0 == run_dm("verify").returncode
+    default_copy(home, "127.0.0.1/d.csv").unlink()
+    default_copy(home, "127.0.0.1/d.csv").write_bytes(TWO)
+    assert 4 == run_dm("verify", "x").returncode
+
+
+def test_an_object_that_this_user_fetched_is_not_read_to_be_linked_elsewhere(
+    run_dm: RunDm, home: Home, project: Path, uris: tuple[str, str]
+) -> None:
+    checksum = f'checksum = "{_checksum(ONE)}"'
+    _declare(project, uris[0], checksum)
+    assert 0 == run_dm("fetch").returncode
+    _declare(project, uris[0], 'scope = "two"', checksum)
+    (default_copy(home, "127.0.0.1/d.csv")).unlink()
+
+    done = run_dm("fetch", "--json")
+
+    assert (0, True) == (done.returncode, '"message": "linked"' in done.stdout)
+
+
+def test_a_link_that_leads_nowhere_is_told_and_put_aside_when_asked(
+    run_dm: RunDm, ask: Ask, home: Home, project: Path, uris: tuple[str, str]
+) -> None:
+    _declare(project, uris[0], f'checksum = "{_checksum(ONE)}"')
+    copy = default_copy(home, "127.0.0.1/d.csv")
+    copy.parent.mkdir(parents=True)
+    copy.symlink_to(home.path / "nowhere")
+
+    assert "partial" == ask("status").only["state"]
+    assert 6 == run_dm("fetch").returncode
+    assert 0 == run_dm("fetch", "--force").returncode
+    assert ONE == copy.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a$key.csv", "$data", "${x.csv"])
+def test_a_file_whose_name_a_manifest_would_expand_is_refused(run_dm: RunDm, project: Path, name: str) -> None:
+    manifest = write_manifest(project)
+    before = manifest.read_bytes()
+    (project / name).write_bytes(ONE)
+
+    refused = run_dm("add", name)
+
+    assert (6, True) == (refused.returncode, f"cannot add '{name}'" in refused.stderr)
+    assert before == manifest.read_bytes()
+
+
+def test_a_file_whose_name_begins_with_a_tilde_is_declared_where_it_lies(run_dm: RunDm, project: Path) -> None:
+    write_manifest(project)
+    (project / "~x.csv").write_bytes(ONE)
+
+    assert 0 == run_dm("add", "~x.csv", "--name", "x").returncode
+    assert str(project / "~x.csv") == run_dm("path", "x").stdout.strip()
+
+
+def test_two_fetches_to_a_place_of_the_users_ask_once(
+    start_dm: StartDm, project: Path, http_server: HttpServer
+) -> None:
+    uri = http_server.put("/slow.bin", bytes(400_000), bytes_per_s=800_000)
+    _declare(project, uri, 'storage_path = "here/slow.bin"')
+    both = [start_dm("fetch"), start_dm("fetch")]
+
+    assert [0, 0] == [wait_for(each)[0] for each in both]
+    assert 1 == http_server.count("/slow.bin")
+    assert ["slow.bin"] == [path.name for path in (project / "here").iterdir()]
+
+
+def test_objects_are_not_stored_where_only_a_manifest_says(run_dm: RunDm, project: Path, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    manifest = write_manifest(project, f'[_STORAGE]\ndatasets_dir = "{place}"\n')
+
+    assert 6 == run_dm("hash-object", "-w", manifest).returncode
+    assert not place.exists()
+    assert 0 == run_dm("hash-object", "-w", "--root", place, manifest).returncode
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_closed_standard_stream_is_no_failure(home: Home, project: Path, uris: tuple[str, str], stream: int) -> None:
+    _declare(project, uris[0])
+    command = f"exec {sys.executable} -m dm fetch {stream}>&-"
+
+    done = subprocess.run(["sh", "-c", command], cwd=project, env=home.variables(), capture_output=True, check=False)
+
+    assert (0, b"") == (done.returncode, done.stderr)
+    assert ONE == default_copy(home, "127.0.0.1/d.csv").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_results_that_cannot_be_written_are_one_error(home: Home, project: Path, uris: tuple[str, str]) -> None:
+    _declare(project, uris[0])
+    command = [sys.executable, "-m", "dm", "list"]
+
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command, cwd=project, env=home.variables(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert (8, "dm: error: cannot write the results: No space left on device\n") == (done.returncode, done.stderr)

@@ -48,7 +48,7 @@ def COMMAND(  # noqa: N802
         raise UsageError(f"unknown algorithm '{algo}'", hint=f"known are {known}")
     if algo not in (None, "blake3") and write:
         raise UsageError("-w stores under the object id: it does not go with --algo")
-    store = open_store(session, root) if write else None
+    store = open_store(session, root, write=True) if write else None
     if from_stdin:
         digest = store.put_blob(sys.stdin.buffer) if store is not None else _hash_stdin(algo or "blake3")
         outcomes = [Outcome("-", "ok", digest=digest)]

@@ -28,7 +28,7 @@ def COMMAND(session: Session, staged: str, copy: str, root: str | None) -> None:
     source, target = session.resolve(staged), session.resolve(copy)
     if not os.path.lexists(source):
         raise NotFound(f"'{staged}' does not exist", code="no-path")
-    store = open_store(session, root, owner_of=target)
+    store = open_store(session, root, owner_of=target, write=True)
     if not target.is_relative_to(store.root):
         raise UsageError(
             f"'{copy}' is not below the store root '{store.root}'", hint="--root DIR names the store root", code="root"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from dm.errors import UsageError
+from dm.errors import Refused, UsageError
 from dm.values import Digest
 
 if TYPE_CHECKING:
@@ -28,8 +29,13 @@ def open_places_here(session: Session) -> Places:
     return open_places(None if path is None else Manifest.read(path), environment)
 
 
-def open_store(session: Session, root: str | None, *, owner_of: Path | None = None) -> DiskStore:
-    """The store at ``--root``; else the innermost that holds ``owner_of``; else the one in force here."""
+def open_store(
+    session: Session, root: str | None, *, owner_of: Path | None = None, write: bool = False
+) -> DiskStore:
+    """The store at ``--root``; else the innermost that holds ``owner_of``; else the one in force here.
+
+    With ``write`` the latter is `Refused` where a manifest, or a checkout's config, chose it outside.
+    """
     from dm.plumbing.store.disk import DiskStore, StoreOptions
     from dm.plumbing.store.layout import find_store_root
     from dm.plumbing.store.statcache import StatCache
@@ -43,6 +49,10 @@ def open_store(session: Session, root: str | None, *, owner_of: Path | None = No
     else:
         found = None if owner_of is None else find_store_root(owner_of)
         folder = found or places.store_roots()[0]
+        distrust = places.untrusted_store() if write and found is None else None
+        if distrust is not None:
+            hint = f"if that is wanted, say so: --root {shlex.quote(str(folder))}"
+            raise Refused(f"cannot write to '{folder}': {distrust}", hint=hint, code="place-untrusted")
     return DiskStore(
         folder,
         options=StoreOptions(places.link_modes(), durable=places.durable(), stale_age_s=places.stale_age_s()),

@@ -33,7 +33,7 @@ def COMMAND(session: Session, words: tuple[str, ...], delete: bool, root: str | 
     if len(words) != (1 if delete else 2):
         raise UsageError("give DIGEST and PATH, or --delete and PATH", hint="dm update-ref --help")
     digest, path = None if delete else words[0], words[-1]
-    store = open_store(session, root)
+    store = open_store(session, root, write=True)
     name = path.removeprefix(f"{store.root}/") if Path(path).is_absolute() else path
     Key.parse(name)
     found = None

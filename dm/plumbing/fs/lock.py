@@ -93,7 +93,7 @@ class DocumentLock:
     better). After a second of waiting `progress.note` names the holder. A killed holder's lock is free at once.
     ``waited`` says whether another was waited for: read the document again. Where the file system has no `flock`, a
     file ``<path>.held`` with the age rules of SCHEMA.md, "Locks", stands in. With ``timeout_s`` the wait ends with
-    `MachineFailed` (code ``locked``). Not re-entrant.
+    `MachineFailed` (code ``locked``), with ``should_stop`` (asked at every look) by ``interrupted``. Not re-entrant.
     """
 
     def __init__(
@@ -105,11 +105,12 @@ class DocumentLock:
         holder: str | None = None,
         timeout_s: float | None = None,
         stale_age_s: float = STALE_AGE_S,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self.path = path
         self.waited = False
         self._progress = progress
-        self._waiting = Waiting(describe or f"'{display_path(path)}'", progress, timeout_s)
+        self._waiting = Waiting(describe or f"'{display_path(path)}'", progress, timeout_s, should_stop)
         self._holder = str(os.getpid()) if holder is None else holder
         self._stale_age_s = stale_age_s
         self._descriptor = -1

@@ -109,9 +109,23 @@ def _describe_source(project: Project, source: str) -> tuple[dict[str, object], 
     if path == project.root or project.root.is_relative_to(path):
         raise Refused(f"cannot add '{source}': it holds the project itself", code="path-unsafe")
     if path.is_relative_to(project.root):
-        return {"storage_path": path.relative_to(project.root).as_posix()}, True
+        return {"storage_path": _write_expression(path.relative_to(project.root).as_posix(), path)}, True
     project.progress.note(f"'{path}' is outside the project: the entry is bound to this machine")
     return {"uri": "file://" + quote(os.fsencode(path))}, False
+
+
+def _write_expression(text: str, path: Path) -> str:
+    """The expression that stands for a path below the project root; `Refused` for one that none can stand for."""
+    from dm.plumbing.records.expressions import Use, split_expression
+
+    if "${" in text or any(is_name for is_name, _ in split_expression(text, Use("'storage_path'"))):
+        uri = "file://" + quote(os.fsencode(path))
+        raise Refused(
+            f"cannot add '{text}': '$' in a manifest's path stands for a folder",
+            hint=f"rename it, or keep a copy of it in the store: dm add {shlex.quote(uri)}",
+            code="path-unsafe",
+        )
+    return f"./{text}" if text.startswith("~") else text
 
 
 def _refuse_taken_name(manifest: Manifest, name: str, table: Mapping[str, object], *, overwrite: bool) -> None:
