@@ -257,3 +257,29 @@ def test_results_that_cannot_be_written_are_one_error(home: Home, project: Path,
         )
 
     assert (8, "dm: error: cannot write the results: No space left on device\n") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("place", [".", "..", "datamanifest.toml"])
+def test_force_never_puts_the_project_itself_aside(
+    run_dm: RunDm, project: Path, uris: tuple[str, str], place: str
+) -> None:
+    _declare(project, uris[0], f'storage_path = "$repo/{place}"', f'checksum = "{_checksum(ONE)}"')
+    manifest = (project / "datamanifest.toml").read_bytes()
+
+    refused = run_dm("fetch", "--force")
+
+    assert 6 == refused.returncode, refused.stderr
+    assert manifest == (project / "datamanifest.toml").read_bytes()
+
+
+def test_a_copy_in_the_own_scope_is_told_to_stay_there(
+    tmp_path: Path, run_dm: RunDm, http_server: HttpServer
+) -> None:
+    first, second = (http_server.put("/x.txt?id=1", b"one"), http_server.put("/x.txt?id=2", b"two"))
+    for name, uri in (("one", first), ("two", second)):
+        (tmp_path / name).mkdir()
+        assert 0 == run_dm("init", cwd=tmp_path / name).returncode
+        assert 0 == run_dm("add", uri, "--name", "x", cwd=tmp_path / name).returncode
+    told = run_dm("status", "x", cwd=tmp_path / "two").stdout
+    assert "relocated" in told
+    assert "its location holds another project's copy" in told

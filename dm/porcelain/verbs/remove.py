@@ -51,9 +51,9 @@ def remove(
             outcomes.append(Outcome(dataset.name, "ok", path=path, message=told))
         except DmError as error:
             outcomes.append(fail(dataset.name, error))
-    kept = {dataset.show_key() for dataset in project.manifest.datasets.values() if dataset.name not in leaving}
+    kept = {_find_key(dataset) for dataset in project.manifest.datasets.values() if dataset.name not in leaving}
     if not dry_run:
-        gone = {dataset.show_key() for dataset in selection.datasets} - kept
+        gone = {key for dataset in selection.datasets if (key := _find_key(dataset)) is not None} - kept
         project.merge_state({}, deletes=gone)
     return outcomes
 
@@ -103,3 +103,11 @@ def _may_use(project: Project, dataset: Dataset, path: Path) -> bool:
         return project.locate(dataset).path == path
     except DmError:
         return False
+
+
+def _find_key(dataset: Dataset) -> str | None:
+    """The key under which the state knows a dataset; None for one whose key is refused, of which there is no record."""
+    try:
+        return dataset.key.text
+    except DmError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,12 @@ def _tell(project: Project, dataset: Dataset) -> Outcome:
         return _outcome(dataset, "missing", location.path, None)
     path = chosen.candidate.copy.path
     state = _find_state(project, dataset, chosen, relocated=path != location.path)
-    return _outcome(dataset, state, path, chosen.standing)
+    outcome = _outcome(dataset, state, path, chosen.standing)
+    if state == "relocated":
+        own = project.locate_in_own_scope(dataset)
+        if own is not None and own.path == path and os.path.lexists(location.path):
+            return outcome._replace(hint="nothing, its location holds another project's copy")
+    return outcome
 
 
 def _find_state(project: Project, dataset: Dataset, chosen: Weighed, *, relocated: bool) -> str:
