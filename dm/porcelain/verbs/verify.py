@@ -72,31 +72,30 @@ def _verify_one(project: Project, dataset: Dataset, *, quick: bool, named: bool)
 
 def _compare(project: Project, dataset: Dataset, candidate: Candidate, standing: Standing) -> Outcome:
     copy, measured = candidate.copy, standing.measured
-    facts = {"path": copy.path, "digest": measured.digest, "size_bytes": measured.size_bytes}
-    unread = measured.size_bytes - measured.read_bytes
+    outcome = Outcome(
+        dataset.name, "ok", path=copy.path, digest=measured.digest, size_bytes=measured.size_bytes, state="clean"
+    )
+    unread = measured.trusted_bytes
     note = f"{unread} of {measured.size_bytes} bytes not read: their stat data are unchanged" if unread else None
     damaged = standing.meets_contract is False
     if standing.meets_contract is None:
         if standing.as_last_seen is None:
             reason = "no contract, and never seen before: there is nothing to compare it with"
-            return Outcome(dataset.name, "skipped", state="unpinned", message=reason, **facts)  # type: ignore[arg-type]
+            return outcome._replace(status="skipped", state="unpinned", message=reason)
         damaged = not standing.as_last_seen
     if damaged:
-        return Outcome(
-            dataset.name,
-            "failed",
+        return outcome._replace(
+            status="failed",
             state="source-changed" if standing.as_last_seen else "modified",
             code="content-mismatch",
             message=describe_damage(project, dataset, copy, standing),
             hint=name_way_out(dataset),
             differences=_find_differences(project, dataset, copy, standing),
             exit_status=4,
-            **facts,  # type: ignore[arg-type]
         )
     if not unread:
         _record_look(project, copy, dataset, standing)
-    state = "updated" if standing.as_last_seen is False else "clean"
-    return Outcome(dataset.name, "ok", state=state, message=note, **facts)  # type: ignore[arg-type]
+    return outcome._replace(state="updated" if standing.as_last_seen is False else "clean", message=note)
 
 
 def _find_differences(
