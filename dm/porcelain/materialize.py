@@ -215,7 +215,7 @@ class _Run:
         own = self.project.locate_in_own_scope(dataset)
         if own is None or own.path == location.path:
             raise Refused(
-                f"cannot fetch '{dataset.name}': '{location.path}' is another project's copy with other content",
+                f"cannot fetch '{dataset.name}': '{location.path}' is the copy of another source or project",
                 hint="set 'scope' or 'key' for it",
                 code="foreign-copy",
             )
@@ -228,7 +228,7 @@ class _Run:
                 self._refuse_obstacle(dataset, weighed)
             return own
         self.project.progress.note(
-            f"'{location.path}' is another project's copy with other content; '{dataset.name}' goes to '{own.path}'"
+            f"'{location.path}' is the copy of another source or project; '{dataset.name}' goes to '{own.path}'"
         )
         return own
 

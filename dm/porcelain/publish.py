@@ -87,6 +87,13 @@ def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> None:
     """Move what lies at a place into the quarantine, with a note that says why; nothing when nothing is there."""
     if not copy.exists():
         return
+    manifest = project.manifest.path or project.root
+    if copy.path == manifest or project.root.is_relative_to(copy.path):
+        raise Refused(
+            f"cannot put '{copy.path}' aside for '{dataset.name}': it is the project itself",
+            hint="give the dataset another 'storage_path'",
+            code="path-unsafe",
+        )
     note = f"lay at the place of '{dataset.name}' when it was fetched again with --force"
     if copy.store is not None:
         kept = copy.store.quarantine(copy.path, note)
