@@ -369,7 +369,7 @@ def test_another_projects_copy_with_other_content_is_gone_around(
     other.mkdir()
     write_manifest(other, f'[a]\nuri = "{http_server.put("/a?id=2", "two")}"\n')
     done = run_dm("fetch", cwd=other)
-    assert 0 == done.returncode and "another project's copy" in done.stderr
+    assert 0 == done.returncode and "the copy of another source or project" in done.stderr
     second = Path(run_dm("path", "a", cwd=other).stdout.strip())
     assert (first != second, "one", "two") == (True, first.read_text(), second.read_text())
     assert "unchanged" == ask("fetch", cwd=other).only["status"]
