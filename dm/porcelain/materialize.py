@@ -159,7 +159,9 @@ class _Run:
                 raise
             for index, outcome in enumerate(self.outcomes):
                 if outcome is not None and outcome.name in unpinned:
-                    self._settle(index, fail(outcome.name, error))
+                    failed = fail(outcome.name, error)
+                    at = failed._replace(path=outcome.path, digest=outcome.digest, size_bytes=outcome.size_bytes)
+                    self._settle(index, at)
 
     # look ----------------------------------------------------------------------------------------------------------
 

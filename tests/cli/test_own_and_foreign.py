@@ -283,3 +283,18 @@ def test_a_copy_in_the_own_scope_is_told_to_stay_there(
     told = run_dm("status", "x", cwd=tmp_path / "two").stdout
     assert "relocated" in told
     assert "its location holds another project's copy" in told
+
+
+def test_a_private_folder_that_leads_out_of_the_project_is_not_written_to(
+    tmp_path: Path, run_dm: RunDm, project: Path, uris: tuple[str, str]
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    _declare(project, uris[0])
+    (project / ".datamanifest").symlink_to(outside)
+
+    refused = run_dm("fetch")
+
+    assert 6 == refused.returncode, refused.stderr
+    assert "is a link that leads out of the project" in refused.stderr
+    assert [] == list(outside.iterdir())
