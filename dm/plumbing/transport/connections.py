@@ -1,7 +1,7 @@
 """Connections to HTTP servers: one shared pool, proxies, logins, redirects; and what went wrong in words.
 
-The only module that knows urllib3 (imported on first use: 60 ms). Bodies are read from the inner answer of http.client,
-whose `readinto` fills the caller's buffer without copies and which decodes nothing but chunks.
+With `kept` the only module that knows urllib3 (imported on first use: 60 ms). Bodies are read from the inner answer of
+http.client, whose `readinto` fills the caller's buffer without copies and which decodes nothing but chunks.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     import urllib3
     from urllib3.util import Url
+
+    from dm.plumbing.transport.kept import KeptResponse
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: A body of an answer nobody wants is read to its end up to this size, to keep the connection; else it is closed.
@@ -83,7 +85,12 @@ class Answer:
     """
 
     def __init__(
-        self, connections: Connections, response: urllib3.HTTPResponse, uri: str, host: str, added_slash: bool
+        self,
+        connections: Connections,
+        response: urllib3.HTTPResponse | KeptResponse,
+        uri: str,
+        host: str,
+        added_slash: bool,
     ) -> None:
         self._connections = connections
         self._response = response
@@ -237,8 +244,12 @@ class Connections:
             raise Refused(message, hint=hint, code="redirect-unsafe")
         return target
 
-    def _send(self, address: Url, proxy: str | None, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _send(
+        self, address: Url, proxy: str | None, headers: dict[str, str]
+    ) -> urllib3.BaseHTTPResponse | KeptResponse:
         from urllib3.util import Retry, Timeout
+
+        from dm.plumbing.transport.kept import ask_again
 
         if self._limits is None:
             self._limits = {
@@ -257,6 +268,9 @@ class Connections:
         if pool is None:
             pool = self._manager(None).connection_from_host(address.host, address.port, address.scheme)
             self._pools[place] = pool
+        kept = ask_again(pool, address.request_uri, headers, self.options.read_timeout_s)
+        if kept is not None:
+            return kept
         return pool.urlopen("GET", address.request_uri, headers=headers, assert_same_host=False, **self._limits)
 
     def _manager(self, proxy: str | None) -> urllib3.PoolManager:

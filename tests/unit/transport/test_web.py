@@ -64,6 +64,43 @@ def test_many_files_share_one_connection(http_server: HttpServer, tmp_path: Path
     assert 1 == http_server.count_connections()
 
 
+def test_a_kept_connection_that_the_server_dropped_is_asked_again_over_a_new_one(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    fetcher = make_http_fetcher(tmp_path, HttpOptions(retries=0))
+    fetch(fetcher, http_server.put("/first", SHORT), tmp_path / "part", file_name="first")
+    uri = http_server.put("/second", LONG)
+    http_server.drop("/second", times=1)
+    assert digests_of(LONG) == measured(fetch(fetcher, uri, tmp_path / "part", file_name="second"))
+    assert (2, 2) == (http_server.count("/second"), http_server.count_connections())
+
+
+def test_silence_on_a_kept_connection_is_told_with_the_time_waited(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def answer_once() -> None:
+            connection, _ = server.accept()
+            connection.recv(10_000)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+            connection.recv(10_000)
+            over.wait(10)
+            connection.close()
+
+        over = threading.Event()
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        try:
+            fetcher = make_http_fetcher(tmp_path, QUICK._replace(retries=0, read_timeout_s=0.5))
+            fetch(fetcher, f"http://{host}/first", tmp_path / "part", file_name="first")
+            with pytest.raises(SourceFailed) as caught:
+                fetch(fetcher, f"http://{host}/second", tmp_path / "part", file_name="second")
+        finally:
+            over.set()
+            thread.join()
+    assert f"cannot fetch 'http://{host}/second': {host} gave no answer within 0.5 s" == caught.value.message
+
+
 def test_threads_share_one_fetcher(http_server: HttpServer, tmp_path: Path) -> None:
     bodies = {f"/{number}": os.urandom(1000 + 100_000 * (number % 5)) for number in range(40)}
     uris = {path: http_server.put(path, body) for path, body in bodies.items()}
