@@ -59,10 +59,11 @@ class Staging:
 
     def clear(self) -> None:
         """Remove what is left: nothing of it can, or need, be gone on from."""
-        from dm.plumbing.transport.journal import journal_path
+        from dm.plumbing.transport.journal import fresh_path, journal_path
 
         entry = self.folder / self.name
-        for path in (journal_path(entry), entry, self.own_folder):
+        journal = journal_path(entry)
+        for path in (fresh_path(journal), journal, entry, self.own_folder):
             remove_tree(path)
 
 

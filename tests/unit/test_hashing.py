@@ -269,12 +269,15 @@ def test_an_algorithm_that_is_asked_for_twice_is_computed_once() -> None:
 
 
 def test_a_hasher_that_is_dropped_leaves_no_thread() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     hasher = MultiHasher(["sha256", "blake3"])
     hasher.update(b"x" * 1_000_000)
-    assert threading.active_count() > before
+    started = [thread for thread in threading.enumerate() if thread.name == "dm-hash" and thread not in before]
+    assert started
     del hasher
-    _await_threads(before)
+    for thread in started:
+        thread.join(timeout=30)
+    assert [] == [thread for thread in started if thread.is_alive()]
 
 
 def _await_threads(count: int) -> None:

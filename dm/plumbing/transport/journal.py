@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from dm.plumbing.fs.publish import write_file
+from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.fs.publish import replace
 from dm.plumbing.hashing import blake3_of
 
 _FORMAT = 1
@@ -71,11 +72,17 @@ class Journal(NamedTuple):
         return journal
 
     def write(self, path: Path) -> None:
-        """Write it whole, or not at all, as of this start of the machine."""
+        """Write it whole, or not at all, as of this start of the machine.
+
+        The new text has one fixed name beside the old: a kill leaves it where the next run writes over it.
+        """
         import json
 
         document = {"format": _FORMAT, **self._replace(boot=read_boot_id())._asdict()}
-        write_file(path, json.dumps(document).encode(), durable=False)
+        fresh = fresh_path(path)
+        with machine_errors("write", fresh):
+            fresh.write_bytes(json.dumps(document).encode())
+        replace(fresh, path)
 
     def find_usable_bytes(self, uri: str, size_bytes: int) -> int:
         """How many of the ``size_bytes`` that lie there may be continued for ``uri``; 0 when none.
@@ -160,3 +167,8 @@ def _read_boot_session() -> str:
     libc = ctypes.CDLL(None)
     failed = libc.sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(size), None, ctypes.c_size_t(0))
     return "" if failed else text.value.decode("ascii", "replace")
+
+
+def fresh_path(journal: Path) -> Path:
+    """Where a journal's new text is written before it takes the old one's place."""
+    return journal.with_name(f"{journal.name}.new")
