@@ -15,10 +15,11 @@ from dm.environment import format_time, read_clock_ns
 from dm.errors import DmError, Refused
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder, flush_file_systems, place, remove_tree
+from dm.plumbing.fs.temporary import temporary_name
 from dm.plumbing.store.copying import copy_privately
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import put_marker, remove_marker
-from dm.plumbing.store.measure import measure_copy
+from dm.plumbing.store.measure import measure_copy, scan_copy
 from dm.plumbing.store.publishing import Publication, Published
 from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.refs import Ref
@@ -106,22 +107,42 @@ def _publish_alone(project: Project, dataset: Dataset, copy: Copy, staged: Stage
     entry = staged.entry
     is_folder = entry.is_dir()
     ensure_folder(copy.path.parent)
-    if os.stat(entry).st_dev != os.stat(copy.path.parent).st_dev:
-        # The place is on another file system than the project: staged once more beside it, under a private name.
-        beside = copy.path.with_name(f".{copy.path.name}.{os.getpid()}.tmp")
-        copy_privately(os.fspath(entry), os.fspath(beside))
-        entry = beside
-    flush_file_systems([entry])
-    if not copy.user_managed:
-        remove_marker(copy.path, is_folder=is_folder)
-    if not place(entry, copy.path):
-        raise Refused(f"cannot publish '{copy.path}': something came to lie there meanwhile", code="place-taken")
+    # The place may be on another file system than the project: then it is staged once more, beside it.
+    beside = None if _share_file_system(entry, copy.path.parent) else copy.path.with_name(temporary_name())
+    try:
+        if beside is not None:
+            _copy_with_modes(entry, beside)
+            entry = beside
+        flush_file_systems([entry])
+        if not copy.user_managed:
+            remove_marker(copy.path, is_folder=is_folder)
+        if not place(entry, copy.path):
+            raise Refused(f"cannot publish '{copy.path}': something came to lie there meanwhile", code="place-taken")
+    except BaseException:
+        if beside is not None:
+            remove_tree(beside)
+        raise
     if not copy.user_managed:
         put_marker(copy.path, is_folder=is_folder)
     digest = staged.tree.digest if staged.tree is not None else staged.blob
     size_bytes, files = (staged.tree.size_bytes, staged.tree.files) if staged.tree else (os.stat(copy.path).st_size, 1)
     copy.write_ref(Ref(digest, size_bytes, files, format_time(read_clock_ns()), dataset.source_id))
     return Published(copy.path, digest, size_bytes, files, None)
+
+
+def _share_file_system(one: Path, other: Path) -> bool:
+    with machine_errors("look at", other):
+        return os.stat(one).st_dev == os.stat(other).st_dev
+
+
+def _copy_with_modes(source: Path, target: Path) -> None:
+    """Copy a staged entry; its files keep the modes that they were staged with."""
+    copy_privately(os.fspath(source), os.fspath(target))
+    names = [os.fsdecode(each.name) for each in scan_copy(source) if each.kind == "file"] if source.is_dir() else [""]
+    with machine_errors("write", target):
+        for name in names:
+            mode = os.stat(os.path.join(source, name) if name else source).st_mode & 0o777
+            os.chmod(os.path.join(target, name) if name else target, mode)
 
 
 def adopt(copy: Copy, dataset: Dataset, standing: Standing) -> None:

@@ -21,7 +21,7 @@ from tests.fixtures.commands import (
     write_manifest,
 )
 from tests.fixtures.homes import CHECKOUT, COMMAND_TIMEOUT_S, Home, RunDm
-from tests.fixtures.machine import MakeTmpfs, needs, needs_root
+from tests.fixtures.machine import MakeTmpfs, needs, needs_root, skip_or_fail
 from tests.fixtures.servers import HttpServer
 from tests.fixtures.users import OTHER_USER
 
@@ -310,7 +310,33 @@ def test_demo_keeps_its_folder_when_asked(run_dm: RunDm, project: Path) -> None:
 def test_the_program_is_the_module(home: Home, project: Path) -> None:
     program = Path(sys.executable).with_name("dm")
     if not program.exists():
-        pytest.skip("dm is not installed beside this Python")
+        skip_or_fail("dm is not installed beside this Python")
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, env=home.variables())
     assert done.stdout.startswith("dm ")
     assert (CHECKOUT / "dm" / "__main__.py").exists()
+
+
+@pytest.mark.parametrize("extra", ["", "extract = true\n"])
+def test_a_place_of_the_users_on_another_file_system_gets_writable_files(
+    ask: Ask, project: Path, http_server: HttpServer, small_tmpfs: MakeTmpfs, extra: str
+) -> None:
+    disk = small_tmpfs(4 << 20)
+    uri = http_server.put("/a.zip", make_archive("zip", [("in/x.bin", b"x")]))
+    write_manifest(project, f'[a]\nuri = "{uri}"\n{extra}storage_path = "$mine/a"\n')
+    assert 0 == ask("fetch", env={"DATAMANIFEST_MINE_DIR": str(disk)}).status
+    file = disk / "a" / "in" / "x.bin" if extra else disk / "a"
+    assert 0o200 == file.stat().st_mode & 0o200
+    assert ["a"] == sorted(path.name for path in disk.iterdir())
+
+
+def test_a_place_of_the_users_on_a_full_file_system_keeps_nothing_half_written(
+    ask: Ask, project: Path, http_server: HttpServer, small_tmpfs: MakeTmpfs
+) -> None:
+    disk = small_tmpfs(2 << 20)
+    write_manifest(
+        project, f'[a]\nuri = "{http_server.put("/a.bin", os.urandom(3 << 20))}"\nstorage_path = "$mine/a.bin"\n'
+    )
+    for _ in range(2):
+        answer = ask("fetch", env={"DATAMANIFEST_MINE_DIR": str(disk)})
+        assert 8 == answer.status, answer
+        assert [] == list(disk.iterdir())

@@ -16,6 +16,7 @@ from dm.plumbing.transport.file import FileFetcher
 from dm.plumbing.transport.protocol import Fetcher
 from dm.plumbing.transport.registry import Fetchers, find_fetcher
 from tests.fixtures.fetching import digests_of, fetch, make_environment, make_http_fetcher, measured, names_in
+from tests.fixtures.machine import skip_or_fail
 from tests.fixtures.servers import HttpServer, Nginx, find_nginx
 from tests.fixtures.sinks import RecordingProgress, RecordingTask
 
@@ -39,7 +40,7 @@ def over_http(home: Path) -> Iterator[Source]:
 @contextmanager
 def over_nginx(home: Path) -> Iterator[Source]:
     if find_nginx() is None:
-        pytest.skip("nginx is not installed")
+        skip_or_fail("nginx is not installed")
     served = home / "served"
     served.mkdir()
     with Nginx(served) as nginx:
