@@ -329,13 +329,17 @@ def test_a_place_of_the_users_on_another_file_system_gets_writable_files(
     assert ["a"] == sorted(path.name for path in disk.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_place_of_the_users_on_a_full_file_system_keeps_nothing_half_written(
-    ask: Ask, project: Path, http_server: HttpServer, small_tmpfs: MakeTmpfs
+    ask: Ask, project: Path, http_server: HttpServer, small_tmpfs: MakeTmpfs, kind: str
 ) -> None:
     disk = small_tmpfs(2 << 20)
-    write_manifest(
-        project, f'[a]\nuri = "{http_server.put("/a.bin", os.urandom(3 << 20))}"\nstorage_path = "$mine/a.bin"\n'
-    )
+    if kind == "file":
+        uri, extra = http_server.put("/a.bin", os.urandom(3 << 20)), ""
+    else:
+        members = [(f"{number}.bin", os.urandom(1 << 20)) for number in range(3)]
+        uri, extra = http_server.put("/a.zip", make_archive("zip", members)), "extract = true\n"
+    write_manifest(project, f'[a]\nuri = "{uri}"\n{extra}storage_path = "$mine/a"\n')
     for _ in range(2):
         answer = ask("fetch", env={"DATAMANIFEST_MINE_DIR": str(disk)})
         assert 8 == answer.status, answer
