@@ -6,8 +6,9 @@ They are named tuples: a `dataclass` costs a millisecond each to define, which a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dm.errors import DmError, Malformed, Refused
@@ -201,6 +202,37 @@ class Outcome(NamedTuple):
     def failed(self) -> bool:
         """Whether this item failed."""
         return self.status == "failed"
+
+
+class Binding(NamedTuple):
+    """Code that a manifest names: ``ref`` is ``module:function``, ``origin`` the place in the manifest that says so.
+
+    Without ``args`` and ``kwargs`` the call is conventional (SCHEMA.md, "Bindings").
+    """
+
+    ref: str
+    args: tuple[object, ...] = ()
+    kwargs: Mapping[str, object] = MappingProxyType({})
+    origin: str = ""
+
+    def describe(self) -> str:
+        """The call as one line of text: ``module:function``, with its arguments where it has some."""
+        words = [repr(value) for value in self.args]
+        words += [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        return printable(f"{self.ref}({', '.join(words)})" if words else self.ref)
+
+
+class Permission:
+    """The user's word that what a manifest names may run: a value that only `dm.plumbing.records.trust` makes.
+
+    Whatever runs code of a manifest takes one, so that none is run by accident; a test holds that nothing else makes
+    one. ``manifest`` is the manifest's file that it was given for, None for one in memory.
+    """
+
+    __slots__ = ("manifest",)
+
+    def __init__(self, manifest: Path | None) -> None:
+        self.manifest = manifest
 
 
 def fail(name: str, error: DmError) -> Outcome:

@@ -267,7 +267,7 @@ class Dataset:
     def source(self) -> tuple[object, ...]:
         """What tells this dataset's bytes from another's: the sources, the branch, how it is fetched and unpacked."""
         table = self.table
-        fetcher = table.get("fetcher")
+        fetcher = table.get("fetcher") or table.get("_LANG")
         return (
             self.uris,
             self.is_list,
@@ -281,8 +281,9 @@ class Dataset:
     def source_id(self) -> str:
         """BLAKE3 (hex) of the source list without secrets, by which a copy's ref remembers where it came from.
 
-        The list is each URI without user, tokens and signatures, then ``branch``, ``shell`` and ``fetcher`` where they
-        are set, as ``<name> <text>`` with NUL after each (SCHEMA.md, "Refs").
+        The list is each URI without user, tokens and signatures, then ``branch``, ``shell``, ``fetcher`` and the
+        fetchers below ``_LANG`` (by language) where they are set, as ``<name> <text>`` with NUL after each
+        (SCHEMA.md, "Refs").
         """
         if self._source_id is None:
             object.__setattr__(self, "_source_id", self._compute_source_id())
@@ -295,8 +296,12 @@ class Dataset:
 
         words = [f"uri {strip_secrets(uri)}" for uri in self.uris]
         words += [f"{name} {text}" for name in ("branch", "shell") if (text := self.table.get(name))]
-        if self.table.get("fetcher"):
+        languages = self.table.get("_LANG")
+        fetchers = [self.table.get("fetcher")]
+        if isinstance(languages, Mapping):
+            fetchers += [each.get("fetcher") for _, each in sorted(languages.items()) if isinstance(each, Mapping)]
+        for fetcher in filter(None, fetchers):
             import json
 
-            words.append(f"fetcher {json.dumps(self.table['fetcher'], sort_keys=True, default=str)}")
+            words.append(f"fetcher {json.dumps(fetcher, sort_keys=True, default=str)}")
         return hashing.blake3_of("".join(f"{word}\0" for word in words).encode("utf-8", "surrogateescape")).hex()
