@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.machine",
     "tests.fixtures.peer",
     "tests.fixtures.servers",
+    "tests.fixtures.sshd",
 ]
 
 # A shared machine stalls now and then: a deadline would test the machine. `HYPOTHESIS_PROFILE=long` looks harder.
