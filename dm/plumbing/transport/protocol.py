@@ -19,7 +19,8 @@ class FetchRequest(NamedTuple):
     ``folder`` is private to the caller and survives a kill; in it ``file_name``, one path segment, and names that begin
     with it and a dot are private to this URI: given again, what lies there is the start of a resumed transfer.
     ``algorithms`` are measured on the way and always include ``blake3``. ``expected_format`` is the dataset's format
-    (``nc``, ``csv``, …), None when unknown.
+    (``nc``, ``csv``, …), None when unknown. ``branch`` is the branch, tag or commit of a git source; None leaves it to
+    the URI (``#v1.2``, ``?ref=v1.2``), else it is the repository's default branch. Other transports ignore it.
     """
 
     uri: str
@@ -27,6 +28,7 @@ class FetchRequest(NamedTuple):
     file_name: str
     algorithms: tuple[str, ...]
     expected_format: str | None = None
+    branch: str | None = None
 
 
 class Fetched(NamedTuple):
@@ -35,6 +37,7 @@ class Fetched(NamedTuple):
     ``path`` is ``folder/file_name`` of the request: a file, or a folder where the source is one. ``digests`` holds one
     entry per requested algorithm for a file and is empty for a folder, whose tree the store measures when it is
     published. ``from_cache`` says that a whole earlier transfer was still there and only confirmed by the source.
+    ``revision`` is the commit of a git source, in hex, whose files they are.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class Fetched(NamedTuple):
     size_bytes: int
     content_type: str | None = None
     from_cache: bool = False
+    revision: str | None = None
 
 
 class Fetcher(Protocol):
