@@ -10,13 +10,12 @@ from dm.errors import DmError, SourceFailed
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.transport.address import describe_uri
 from dm.plumbing.transport.connections import Answer, Connections, PassingFault
-from dm.plumbing.transport.journal import Journal, is_encoded, journal_path, read_http_date_s
+from dm.plumbing.transport.journal import Journal, is_encoded, journal_path
 from dm.plumbing.transport.listing import LISTING_HEAD_BYTES, is_listing, is_page_expected, is_web_page
 from dm.plumbing.transport.partial import SMALL_BYTES, Partial
 from dm.plumbing.transport.protocol import Fetched, FetchRequest
+from dm.plumbing.transport.status import explain_status
 from dm.progress import Progress, Task
-
-_PASSING_STATUSES = frozenset({408, 429})
 
 
 class Download:
@@ -68,7 +67,7 @@ class Download:
                 if offset and answer.status == 416 and self._is_complete(answer, offset):
                     return self._fetched(answer)
                 if not offset or answer.status not in (206, 416):
-                    raise self._status_fault(answer)
+                    raise explain_status(answer, self._request.uri)
             # The part is no part of what the server has now. Asked without a range, it cannot come here again.
             self._forget()
 
@@ -255,18 +254,6 @@ class Download:
             "it is stored as it was sent"
         )
 
-    def _status_fault(self, answer: Answer) -> Exception:
-        status = answer.status
-        reason = f"{answer.host} answered {status} {answer.reason}".rstrip()
-        if answer.uri != self._request.uri:
-            reason += f" for '{describe_uri(answer.uri)}'"
-        if status >= 500 or status in _PASSING_STATUSES:
-            hint = "the server is in trouble, or busy: try again later"
-            retry_after_s = _read_retry_after_s(answer.headers.get("Retry-After", ""))
-            return PassingFault(reason, hint=hint, code=f"http-{status}", retry_after_s=retry_after_s)
-        message = f"cannot fetch '{describe_uri(self._request.uri)}': {reason}"
-        return SourceFailed(message, hint=_status_hint(answer), code=f"http-{status}")
-
 
 def give_up(request: FetchRequest, fault: PassingFault, *, tries: int, resumable: bool) -> DmError:
     """The error that ends a download after its last try."""
@@ -276,19 +263,6 @@ def give_up(request: FetchRequest, fault: PassingFault, *, tries: int, resumable
         hint = "what has arrived is kept: run it again and it goes on from there"
     message = f"cannot fetch '{describe_uri(request.uri)}': {fault.reason}{times}"
     return SourceFailed(message, hint=hint or "try again later", code=fault.code)
-
-
-def _status_hint(answer: Answer) -> str:
-    if answer.status in (401, 403):
-        host = answer.host.partition(":")[0]
-        if answer.added_slash:
-            return "this is a folder that may not be listed: name the file itself"
-        return f"a login for '{host}' goes into ~/.netrc; or ask its keeper for access"
-    if answer.status == 407:
-        return "the proxy wants a login: http://user:password@proxy in https_proxy"
-    if answer.status in (404, 410):
-        return "check the 'uri': the file was moved, renamed or removed"
-    return "open the 'uri' in a browser to see what the server has to say"
 
 
 def _read_content_range(answer: Answer) -> tuple[int, int, int | None] | None:
@@ -301,17 +275,6 @@ def _read_content_range(answer: Answer) -> tuple[int, int, int | None] | None:
     if total != "*" and (not total.isdecimal() or int(total) <= int(last)):
         return None
     return int(first), int(last), None if total == "*" else int(total)
-
-
-def _read_retry_after_s(text: str) -> float | None:
-    """Seconds of a Retry-After, given as seconds or as a date (RFC 9110, 10.2.3); None when there is none."""
-    from dm.environment import read_clock_ns
-
-    text = text.strip()
-    if text.isdecimal():
-        return float(text)
-    date_s = read_http_date_s(text) if text else None
-    return None if date_s is None else max(0.0, date_s - read_clock_ns() / 1e9)
 
 
 def _after_head(head: bytes, read: Callable[[memoryview], int]) -> Callable[[memoryview], int]:
