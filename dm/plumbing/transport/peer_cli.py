@@ -52,11 +52,12 @@ def fetch_by_peer(
     """Let a peer fetch a dataset into ``folder``, a private one, and return what it left there at ``key``.
 
     ``key`` is the landing key: the dataset's key, or that of the unpacked folder. The peer runs in the manifest's
-    folder; what it prints goes to ``take_line``. Its marker, locks and the rest of what it left below ``folder`` are the
-    caller's to remove with ``folder``; an empty ``.complete`` at the top of a folder is taken away here.
+    folder; what it prints goes to ``take_line``. An empty ``.complete`` at the top of a folder is taken away here; a
+    marker beside a file, locks and a store's ``.dm`` are the caller's to remove with ``folder``.
 
-    Raises `SourceFailed` (``peer-failed``) with the peer's last words, or when it left nothing; `Refused` for a link that
-    leads out of what it left, for devices and the like, and for a name that would be read as an option; `Stopped` when the run stops.
+    Raises `SourceFailed` (``peer-failed``) with the peer's last words, or when it left nothing; `Refused` for a link
+    that leads out of what it left, for devices and the like, and for a name that would be read as an option; `Stopped`
+    when the run stops.
     """
     del permission  # whoever has one may run this; there is nothing in it
     if name.startswith("-"):

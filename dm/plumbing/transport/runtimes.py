@@ -1,7 +1,8 @@
 """Fetchers in other languages: the language's own interpreter, run on ``module:function``.
 
-How they are called is in SCHEMA.md, "Other languages". A fixed script beside this module calls the function; what it is called with is written to a private file, one value a
-line, and never becomes part of any code. A line is a letter and a text:
+How they are called is in SCHEMA.md, "Other languages". A fixed script beside this module calls the function; what it
+is called with is written to a private file, one value a line, and never becomes part of any code. A line is a letter
+and a text:
 
 | letter | value |
 |---|---|
