@@ -50,7 +50,7 @@ RECORD_EVERY_S = 30.0
 class FetchOptions(NamedTuple):
     """How to materialize: ``jobs`` sources at once, ``force`` goes to the source even when a copy is there and puts
     what lies in the way aside, ``dry_run`` only says what would be done, ``fail_fast`` stops at the first failure.
-    ``edit_manifest`` fills checksums into the manifest's file.
+    ``edit_manifest`` fills checksums into the manifest's file; without ``record`` the state does not learn of the places.
     """
 
     jobs: int = 8
@@ -58,6 +58,7 @@ class FetchOptions(NamedTuple):
     dry_run: bool = False
     fail_fast: bool = False
     edit_manifest: bool = True
+    record: bool = True
 
 
 class Materialized(NamedTuple):
@@ -120,7 +121,7 @@ class _Run:
         self.project = project
         self.options = options
         self.report = report
-        self.recorder = Recorder(project, edit_manifest=options.edit_manifest)
+        self.recorder = Recorder(project, edit_manifest=options.edit_manifest, record=options.record)
         self.outcomes: list[Outcome | None] = []
         self.stopping = threading.Event()
         self._locks: dict[int, ExitStack] = {}

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 class Recorder:
     """Gathers what is to be recorded; `write` does it.
 
-    ``all_fills`` keeps, by dataset name, every manifest field that was measured in the run.
+    ``all_fills`` keeps, by dataset name, every manifest field that was measured in the run. Without ``record`` no place is
+    noted.
     """
 
-    def __init__(self, project: Project, *, edit_manifest: bool) -> None:
+    def __init__(self, project: Project, *, edit_manifest: bool, record: bool = True) -> None:
         self._project = project
+        self._record = record
         self._edit_manifest = edit_manifest
         self._records: dict[str, Record] = {}
         self._fills: dict[str, dict[str, str]] = {}
@@ -35,10 +37,12 @@ class Recorder:
     def is_news(self, dataset: Dataset, copy: Copy) -> bool:
         """Whether the state says nothing yet of the dataset's being at this copy."""
         known = self._project.state.datasets.get(dataset.key.text)
-        return known is None or known.storage_path != make_storage_path(self._project.root, copy.path)
+        return self._record and (known is None or known.storage_path != make_storage_path(self._project.root, copy.path))
 
     def note_place(self, dataset: Dataset, copy: Copy, *, sha256: str | None) -> None:
         """The dataset's bytes are at this copy. Nothing is noted when the state says so already."""
+        if not self._record:
+            return
         key = dataset.key.text
         path = make_storage_path(self._project.root, copy.path)
         known = self._project.state.datasets.get(key)
