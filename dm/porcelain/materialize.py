@@ -50,7 +50,7 @@ RECORD_EVERY_S = 30.0
 class FetchOptions(NamedTuple):
     """How to materialize: ``jobs`` sources at once, ``force`` goes to the source even when a copy is there and puts
     what lies in the way aside, ``dry_run`` only says what would be done, ``fail_fast`` stops at the first failure.
-    ``edit_manifest`` fills checksums into the manifest's file; without ``record`` the state does not learn of the places.
+    ``edit_manifest`` fills checksums into the manifest's file, ``record`` writes the places into the state.
     """
 
     jobs: int = 8

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Recorder:
     """Gathers what is to be recorded; `write` does it.
 
-    ``all_fills`` keeps, by dataset name, every manifest field that was measured in the run. Without ``record`` no place is
-    noted.
+    ``all_fills`` keeps, by dataset name, every manifest field that was measured in the run. Without ``record`` the state
+    learns of no place.
     """
 
     def __init__(self, project: Project, *, edit_manifest: bool, record: bool = True) -> None:
@@ -37,7 +37,7 @@ class Recorder:
     def is_news(self, dataset: Dataset, copy: Copy) -> bool:
         """Whether the state says nothing yet of the dataset's being at this copy."""
         known = self._project.state.datasets.get(dataset.key.text)
-        return self._record and (known is None or known.storage_path != make_storage_path(self._project.root, copy.path))
+        return known is None or known.storage_path != make_storage_path(self._project.root, copy.path)
 
     def note_place(self, dataset: Dataset, copy: Copy, *, sha256: str | None) -> None:
         """The dataset's bytes are at this copy. Nothing is noted when the state says so already."""
