@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fixtures.commands",  # after what it imports: pytest rewrites asserts of what was not imported before
     "tests.fixtures.machine",
     "tests.fixtures.peer",
+    "tests.fixtures.seaweed",
     "tests.fixtures.servers",
     "tests.fixtures.sshd",
 ]
