@@ -1,0 +1,45 @@
+"""Plain arrays, by numpy: npy as `numpy.ndarray`, npz as a table of them by name; in memory, never unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source, need, refuse_value
+
+
+def _read_npy(source: Source) -> object:
+    numpy = need("numpy", "numpy")
+    array = numpy.load(source, allow_pickle=False)
+    if not isinstance(array, numpy.ndarray):
+        raise ValueError("it is no single array")
+    return array
+
+
+def _read_npz(source: Source) -> object:
+    numpy = need("numpy", "numpy")
+    with numpy.load(source, allow_pickle=False) as arrays:
+        if isinstance(arrays, numpy.ndarray):
+            raise ValueError("it is a single array")
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _write_npy(value: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        need("numpy", "numpy").save(file, value, allow_pickle=False)
+
+
+def _write_npz(value: Any, path: Path) -> None:
+    numpy = need("numpy", "numpy")
+    if not isinstance(value, Mapping):
+        refuse_value(value, "a table of arrays by name")
+    arrays = {str(name): numpy.asanyarray(array) for name, array in value.items()}
+    if any(array.dtype.hasobject for array in arrays.values()):
+        raise ValueError("arrays of Python objects are not saved")
+    with path.open("wb") as file:
+        numpy.savez(file, **arrays)
+
+
+LOADERS = (Loader("npy", "numpy.load", _read_npy), Loader("npz", "numpy.load", _read_npz))
+SAVERS = (Saver("npy", "numpy.save", _write_npy), Saver("npz", "numpy.savez", _write_npz))

@@ -1,0 +1,97 @@
+"""Gridded data, by xarray: nc and zarr as `xarray.Dataset`, tif as `xarray.DataArray`.
+
+The values are read piece by piece when they are used, and hold their file open, for reading only, until they are closed
+or collected.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source, need, refuse_value
+
+
+def _read_nc(source: Any) -> object:
+    xarray = need("xarray", "netcdf")
+    if isinstance(source, Path):
+        need("netCDF4", "netcdf")
+        return xarray.open_dataset(source, engine="netcdf4")
+    if source.read(4)[:3] == b"CDF":
+        return _read_classic_nc(source)
+    need("h5py", "netcdf")
+    source.seek(0)
+    need("h5netcdf", "netcdf")  # with h5py the one that reads from an open file
+    return xarray.open_dataset(source, engine="h5netcdf")
+
+
+def _read_classic_nc(file: Any) -> object:
+    """NetCDF-3 from an open file: no library reads it piece by piece without a path, so all of it is read at once."""
+    file.seek(0)
+    dataset = need("netCDF4", "netcdf").Dataset("in place", memory=file.read())
+    return need("xarray", "netcdf").open_dataset(need("xarray.backends", "netcdf").NetCDF4DataStore(dataset))
+
+
+def _read_zarr(source: Source) -> object:
+    need("zarr", "zarr")
+    return need("xarray", "zarr").open_zarr(source, consolidated=_is_consolidated(source))
+
+
+def _is_consolidated(source: Any) -> bool:
+    """Whether a store's metadata are also in one place. Looked up, since guessing wrong is a warning or an error."""
+
+    def read(name: str) -> bytes | None:
+        if isinstance(source, Mapping):
+            return source.get(name)
+        place = source / name
+        return place.read_bytes() if place.is_file() else None
+
+    if read(".zmetadata") is not None:
+        return True
+    root = read("zarr.json")
+    return root is not None and bool(json.loads(root).get("consolidated_metadata"))
+
+
+def _read_tif(source: Source) -> object:
+    rioxarray = need("rioxarray", "tif")
+    if not isinstance(source, Path):
+        source = need("rasterio", "tif").open(source)
+    return rioxarray.open_rasterio(source)
+
+
+def _write_nc(value: Any, path: Path) -> None:
+    need("netCDF4", "netcdf")
+    _check(value, "netcdf").to_netcdf(path, engine="netcdf4")
+
+
+def _write_zarr(value: Any, path: Path) -> None:
+    need("zarr", "zarr")
+    _check(value, "zarr").to_zarr(path, mode="w-", consolidated=False)
+
+
+def _write_tif(value: Any, path: Path) -> None:
+    need("rioxarray", "tif")
+    if not isinstance(value, need("xarray", "tif").DataArray):
+        refuse_value(value, "an xarray.DataArray")
+    value.rio.to_raster(path, driver="GTiff")
+
+
+def _check(value: Any, extra: str) -> Any:
+    xarray = need("xarray", extra)
+    if not isinstance(value, xarray.Dataset | xarray.DataArray):
+        refuse_value(value, "an xarray.Dataset or DataArray")
+    return value
+
+
+LOADERS = (
+    Loader("nc", "xarray.open_dataset", _read_nc, keeps_open=True),
+    Loader("zarr", "xarray.open_zarr", _read_zarr, "mapping", keeps_open=True, takes_folder=True),
+    Loader("tif", "rioxarray.open_rasterio", _read_tif, keeps_open=True),
+)
+SAVERS = (
+    Saver("nc", "Dataset.to_netcdf", _write_nc),
+    Saver("zarr", "Dataset.to_zarr", _write_zarr),
+    Saver("tif", "DataArray.rio.to_raster", _write_tif),
+)

@@ -1,0 +1,23 @@
+"""Python objects, by pickle. Reading one may run any code: it takes the user's permission, and a copy with a path."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from dm.plumbing.formats.loaders.kinds import Loader, Saver
+
+
+def _read_pickle(source: Path) -> object:
+    with source.open("rb") as file:
+        return pickle.load(file)
+
+
+def _write_pickle(value: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        pickle.dump(value, file)
+
+
+LOADERS = (Loader("pickle", "pickle.load", _read_pickle, in_place=None, runs_code=True),)
+SAVERS = (Saver("pickle", "pickle.dump", _write_pickle),)
