@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Recorder:
     """Gathers what is to be recorded; `write` does it.
 
-    ``all_fills`` keeps, by dataset name, every manifest field that was measured in the run. Without ``record`` the state
-    learns of no place.
+    ``all_fills`` keeps, by dataset name, every manifest field that was measured in the run. Without ``record`` the
+    state learns of no place.
     """
 
     def __init__(self, project: Project, *, edit_manifest: bool, record: bool = True) -> None:

@@ -138,18 +138,13 @@ def app(
         except OSError as error:
             raise UsageError(f"cannot change to '{folder}': {error.strerror}") from error
     environment = Environment.read()
-    from dm.porcelain.cli.progress_bars import choose_progress
-
-    session = Session(
+    start_session(
+        context,
         environment,
         manifest_path=None if manifest is None else Path(environment.working_folder, manifest),
         color="never" if color == "auto" and environment.get("NO_COLOR") else color,
         debug=debug,
-        choose_progress=choose_progress,
-    )
-    session.listen(quiet=quiet, verbose=verbose, no_progress=no_progress)
-    slot: _Slot = context.obj
-    slot.session = context.obj = session
+    ).listen(quiet=quiet, verbose=verbose, no_progress=no_progress)
 
 
 class _Slot:
@@ -162,6 +157,19 @@ class _Slot:
     json = False
 
 
+def start_session(context: click.Context, environment: Environment, **settings: Any) -> Session:
+    """Make the session of a program that `run` runs, for its commands and for the way its errors are told.
+
+    ``settings`` are `Session`'s own.
+    """
+    from dm.porcelain.cli.progress_bars import choose_progress
+
+    session = Session(environment, choose_progress=choose_progress, **settings)
+    slot: _Slot = context.obj
+    slot.session = context.obj = session
+    return session
+
+
 def _print_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
     if asked and not context.resilient_parsing:
         from dm.version import __version__
@@ -170,8 +178,11 @@ def _print_version(context: click.Context, _parameter: click.Parameter, asked: b
         context.exit(0)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit status (docs/cli.md). Never a traceback without ``--debug``."""
+def run(arguments: Sequence[str], program: click.Command = app, *, name: str = "dm") -> int:
+    """Run one command line and return its exit status (docs/cli.md). Never a traceback without ``--debug``.
+
+    ``program`` is `dm` itself, or another one with a `start_session` of its own; ``name`` is what it calls itself.
+    """
     # A command is short and makes few cycles: the collector's rounds over long lists of entries would be in vain.
     gc.set_threshold(100_000, 20, 20)
     slot = _Slot()
@@ -182,7 +193,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in options
     slot.json = "--json" in options
     try:
-        status: Any = app.main(args=list(arguments), prog_name="dm", standalone_mode=False, obj=slot)
+        status: Any = program.main(args=list(arguments), prog_name=name, standalone_mode=False, obj=slot)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.format_message())
