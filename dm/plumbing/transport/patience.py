@@ -1,12 +1,12 @@
-"""How often a server is asked again, and when: shared by downloads and by small documents."""
+"""How often a source is asked again, and when: shared by downloads, small documents and rsync."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from dm.errors import DmError
-from dm.plumbing.transport.connections import Connections, HttpOptions, PassingFault
+from dm.plumbing.transport.connections import HttpOptions, PassingFault
 from dm.progress import Progress
 
 _Result = TypeVar("_Result")
@@ -17,8 +17,23 @@ _HEADWAY_BYTES = 1 << 20
 _NOTED_WAIT_S = 1.0
 
 
+class Session(Protocol):
+    """What waits between two tries, and may be closed meanwhile by another thread."""
+
+    @property
+    def options(self) -> HttpOptions:
+        """The bounds of patience."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, or until it is closed."""
+
+
 def persevere(
-    connections: Connections,
+    session: Session,
     attempt: Callable[[], _Result],
     *,
     give_up: Callable[[PassingFault, int], DmError],
@@ -30,7 +45,7 @@ def persevere(
     A `PassingFault` is tried again; the last one raises what ``give_up`` makes of it and of the number of tries. A try
     after which ``count_bytes`` has grown by 1 MiB starts the count again. Everything else that is raised passes.
     """
-    options = connections.options
+    options = session.options
     failures = tries = 0
     while True:
         tries += 1
@@ -42,14 +57,14 @@ def persevere(
                 failures = 0
             failures += 1
             limit = options.retries if fault.limit is None else min(fault.limit, options.retries)
-            if failures > limit or connections.closed:
-                if connections.closed:
+            if failures > limit or session.closed:
+                if session.closed:
                     fault = PassingFault("interrupted", hint="run it again", code="interrupted")
                 raise give_up(fault, tries) from fault
             wait_s = _find_wait_s(options, fault, failures)
             if wait_s >= _NOTED_WAIT_S:
                 progress.note(f"{fault.reason}; trying again in {wait_s:.0f} s ({failures} of {limit})")
-            connections.wait(wait_s)
+            session.wait(wait_s)
 
 
 def _find_wait_s(options: HttpOptions, fault: PassingFault, failures: int) -> float:
