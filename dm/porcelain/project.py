@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dm.environment import Environment
 from dm.errors import DmError, NotFound
@@ -23,12 +23,13 @@ from dm.porcelain.copies import Copy, Notes
 from dm.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from dm.plumbing.records.edit import Change
+    from dm.plumbing.records.edit import Change, TableChanges
     from dm.plumbing.records.state import Record, State
+    from dm.plumbing.records.trust import Trust
     from dm.plumbing.store.disk import DiskStore
     from dm.plumbing.store.statcache import StatCache
     from dm.plumbing.transport.registry import Fetchers
-    from dm.values import Digest
+    from dm.values import Digest, Permission
 
 
 #: Sources asked at once by default: enough to hide latency, few enough not to bother a server.
@@ -42,7 +43,13 @@ class Project:
     """
 
     def __init__(
-        self, manifest: Manifest, places: Places, environment: Environment, *, progress: Progress = SILENT
+        self,
+        manifest: Manifest,
+        places: Places,
+        environment: Environment,
+        *,
+        progress: Progress = SILENT,
+        trust: bool = False,
     ) -> None:
         self.manifest = manifest
         self.places = places
@@ -54,14 +61,23 @@ class Project:
         self._fetchers: Fetchers | None = None
         self._stores: dict[Path, DiskStore] = {}
         self._folders: dict[str, bool] = {}
+        self._trust_given = trust
+        self._trust: Trust | None = None
 
     @classmethod
     def open(
-        cls, environment: Environment, *, manifest_path: Path | None = None, progress: Progress = SILENT
+        cls,
+        environment: Environment,
+        *,
+        manifest_path: Path | None = None,
+        progress: Progress = SILENT,
+        trust: bool = False,
     ) -> Project:
         """Open the project of a manifest: the given one, the environment's, or the nearest above the working folder.
 
-        Raises `NotFound` when there is none, `Malformed` for a manifest or config file that cannot be read.
+        ``trust`` says that the manifest may run its code in this session, whatever the user allowed before
+        (SCHEMA.md, "Trust"). Raises `NotFound` when there is none, `Malformed` for a manifest or config file that
+        cannot be read.
         """
         path = discover(environment.working_folder, environment, manifest_path)
         if path is None:
@@ -70,12 +86,23 @@ class Project:
                 hint="dm init starts one here; --manifest FILE or -C DIR names another place",
                 code="manifest-missing",
             )
-        return cls.of(Manifest.read(path), environment, progress=progress)
+        return cls.of(Manifest.read(path), environment, progress=progress, trust=trust)
 
     @classmethod
-    def of(cls, manifest: Manifest, environment: Environment, *, progress: Progress = SILENT) -> Project:
-        """A project around a manifest that was read or made in memory."""
-        return cls(manifest, open_places(manifest, environment), environment, progress=progress)
+    def of(
+        cls, manifest: Manifest, environment: Environment, *, progress: Progress = SILENT, trust: bool = False
+    ) -> Project:
+        """A project around a manifest that was read or made in memory; ``trust`` as in `open`."""
+        return cls(manifest, open_places(manifest, environment), environment, progress=progress, trust=trust)
+
+    def with_manifest(self, manifest: Manifest) -> Project:
+        """A project around a manifest that is still to be written, like an entry that is being added.
+
+        What it adds are the words of the user who gives them; places outside are those that were allowed before.
+        """
+        other = Project.of(manifest, self.environment, progress=self.progress, trust=self._trust_given)
+        other._trust = self.trust
+        return other
 
     @property
     def root(self) -> Path:
@@ -117,11 +144,44 @@ class Project:
             self._fetchers.close()
             self._fetchers = None
 
+    # Trust
+
+    @property
+    def trust(self) -> Trust:
+        """The user's trust in this manifest, made on first use: most manifests run nothing."""
+        if self._trust is None:
+            from dm.plumbing.records.trust import Trust, TrustStore, is_given
+
+            self._trust = Trust(
+                self.manifest,
+                self.places,
+                store=TrustStore(self.environment, progress=self.progress),
+                given=self._trust_given or is_given(self.environment),
+            )
+        return self._trust
+
+    def demand_trust(self, action: str, runs: str) -> Permission:
+        """The user's permission to run code of the manifest, asked for at each use: what changed since is not run.
+
+        ``action`` is what needs it (``fetch 'sst'``), ``runs`` what would run (``shell: python get.py``). Raises
+        `Refused` (exit 6, code ``untrusted``) with both and the way out.
+        """
+        return self.trust.demand(action, runs)
+
+    def is_trusted(self) -> bool:
+        """Whether all that the manifest would run, and every place outside that it names, is allowed now."""
+        return self.trust.covers()
+
     # Places and stores
 
     def find_distrust(self, dataset: Dataset, copy: Copy) -> str | None:
         """Why nothing may be written beside a dataset's copy before the user trusts the project; None when it may."""
-        return self.places.untrusted_place(self.locate(dataset)._replace(path=copy.path))
+        return self.find_place_distrust(self.locate(dataset)._replace(path=copy.path))
+
+    def find_place_distrust(self, location: Location) -> str | None:
+        """Why nothing may be written at a location before the user trusts the project; None when it may."""
+        reason = self.places.untrusted_place(location)
+        return None if reason is None or self.trust.allows_place(location) else reason
 
     def locate(self, dataset: Dataset) -> Location:
         """Where the manifest and the ladder say that a dataset belongs (the directive)."""
@@ -279,12 +339,30 @@ class Project:
         """
         from dm.plumbing.records.edit import EditOptions, edit_manifest
 
-        path = self.manifest.path
+        path, trust = self.manifest.path, self._trust
+        self._trust = None
         if path is None:
             self.manifest = self._change_in_memory(change)
             return
+        before: list[Manifest] = []
+
+        def note(manifest: Manifest) -> TableChanges:
+            before[:] = [manifest]
+            return dict(cast("TableChanges", change(manifest)))
+
         options = EditOptions(self.places.canonical(), replace, self._holder, self.progress)
-        self.manifest = edit_manifest(path, change, options)
+        self.manifest = edit_manifest(path, note, options)
+        self._keep_trust(before[0], trust)
+
+    def _keep_trust(self, before: Manifest, trust: Trust | None) -> None:
+        """Record what an edit of `dm`'s own added, where the manifest was trusted before."""
+        from dm.plumbing.records.trust import TrustStore, keep_trust
+
+        store = TrustStore(self.environment, progress=self.progress) if trust is None else trust.store
+        try:
+            keep_trust(store, before, self.manifest, self.places)
+        except DmError as error:
+            self.progress.warn(f"{error.message}; dm trust will ask again")
 
     def _change_in_memory(self, change: Change) -> Manifest:
         document = dict(self.manifest.document)

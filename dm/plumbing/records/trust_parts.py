@@ -1,0 +1,285 @@
+"""What a user allows when a manifest is trusted: every part of it that runs code or leads outside the project.
+
+Read only, nothing is run (SCHEMA.md, "Trust"). What cannot be understood is listed as it stands: a part too many asks
+once more than needed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dm.errors import DmError
+from dm.plumbing.records.bindings import (
+    OWN_LANGUAGE,
+    find_fetcher,
+    find_shell,
+    list_foreign_fetchers,
+    list_format_loaders,
+    read_binding,
+)
+from dm.plumbing.records.fields import is_symbol
+from dm.plumbing.records.ladder import FROM_PROJECT
+from dm.plumbing.records.location import Location
+from dm.plumbing.records.pinned import Pin, PinnedFiles
+from dm.values import Binding
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.records.manifest import Manifest
+    from dm.plumbing.records.places import Places
+
+#: Kinds of parts in the order in which they are shown, each with its heading.
+KINDS: Mapping[str, str] = {
+    "shell": "commands",
+    "fetcher": "fetchers",
+    "foreign": "fetchers in other languages",
+    "loader": "loaders",
+    "format-loader": "loaders by format",
+    "pickle": "pickle data (loading it runs what it holds)",
+    "code": "more that names code",
+    "place": "places outside the project",
+    "files": "files that this code comes from",
+    "file": "each of them",
+}
+#: Formats whose loading runs code that the data holds.
+PICKLE_FORMATS = frozenset(("pickle", "pkl"))
+#: Fields of a dataset that a command or an argument may name as ``$variable``.
+_VARIABLES = ("branch", "doi", "format", "key", "version")
+#: Programs that read a file of their folder unasked, which runs then too.
+_READ_UNASKED = {
+    "R": (".Renviron", ".Rprofile"),
+    "Rscript": (".Renviron", ".Rprofile"),
+    "make": ("GNUmakefile", "makefile", "Makefile"),
+}
+
+
+class Part(NamedTuple):
+    """One thing that a user allows: its kind (of `KINDS`), its name within the kind, and what it is as text."""
+
+    kind: str
+    name: str
+    text: str
+
+
+class Parts:
+    """The parts of one manifest as it was read. Those of the manifest itself are found once, the files that they name
+    at each `read`.
+    """
+
+    def __init__(self, manifest: Manifest, places: Places) -> None:
+        self._manifest = manifest
+        self._places = places
+        self._files = PinnedFiles(manifest.project_root)
+        self._declared: list[Part] | None = None
+        self._pins: set[Pin] = set()
+
+    def read(self) -> list[Part]:
+        """Every part as it is now, in the order in which they are shown; empty for a manifest without any.
+
+        Raises `Refused` (``pin-too-large``) when the code's files cannot all be looked at.
+        """
+        if self._declared is None:
+            self._declared = sorted(self._list_code(), key=_order) + self._list_places()
+        return self._declared + self._list_files()
+
+    def _list_files(self) -> list[Part]:
+        groups: list[Part] = []
+        files: dict[str, str] = {}
+        for group in self._files.read(self._pins):
+            groups.append(Part("files", group.name, _summarize(group.files)))
+            files.update(group.files)
+        return groups + [Part("file", name, text) for name, text in sorted(files.items())]
+
+    # code
+
+    def _list_code(self) -> Iterator[Part]:
+        for dataset in self._manifest.datasets.values():
+            yield from self._list_code_of(dataset)
+        yield from self._list_loaders()
+
+    def _list_code_of(self, dataset: Dataset) -> Iterator[Part]:
+        table, name = dataset.table, dataset.name
+        if dataset.shell or "_LANG" in table:
+            command = find_shell(dataset)
+            if command is not None:
+                self._pins.update(_pin_words(command, dataset))
+                yield Part("shell", name, command + _tell_variables(command, dataset))
+        if "_LANG" in table or "fetcher" in table or "python" in table:
+            try:
+                yield from self._tell_binding("fetcher", dataset, find_fetcher(dataset))
+                for language, binding in list_foreign_fetchers(dataset):
+                    yield from self._tell_binding("foreign", dataset, binding, language=language)
+            except DmError:
+                yield Part("code", name, repr({field: table.get(field) for field in ("fetcher", "python", "_LANG")}))
+        yield from self._list_own_loaders(dataset)
+        if find_data_format(dataset) in PICKLE_FORMATS:
+            yield Part("pickle", name, _tell_data(dataset))
+
+    def _list_own_loaders(self, dataset: Dataset) -> Iterator[Part]:
+        explicit = _table(_table(dataset.table, "_LANG"), OWN_LANGUAGE).get("loader")
+        for value in (explicit, dataset.table.get("loader")):
+            if value:
+                try:
+                    yield from self._tell_binding("loader", dataset, read_binding(value, ""))
+                except DmError:
+                    yield Part("code", f"{dataset.name} (loader)", repr(value))
+                return
+
+    def _tell_binding(
+        self, kind: str, dataset: Dataset, binding: Binding | None, *, language: str = OWN_LANGUAGE
+    ) -> Iterator[Part]:
+        if binding is None:
+            return
+        self._pins.add(Pin(language, binding.ref.partition(":")[0].strip()))
+        name = dataset.name if language == OWN_LANGUAGE else f"{dataset.name} ({language})"
+        call = _tell_call(binding)
+        yield Part(kind, name, call + _tell_variables(call if binding.args or binding.kwargs else "", dataset))
+
+    def _list_loaders(self) -> Iterator[Part]:
+        document = self._manifest.document
+        try:
+            for name, binding in list_format_loaders(self._manifest):
+                self._pins.add(Pin(OWN_LANGUAGE, binding.ref.partition(":")[0].strip()))
+                yield Part("format-loader", name, _tell_call(binding))
+        except DmError:
+            tables = {"_LOADERS": document.get("_LOADERS"), "_LANG": document.get("_LANG")}
+            yield Part("code", "[_LOADERS]", repr(tables))
+
+    # places
+
+    def _list_places(self) -> list[Part]:
+        """Each folder outside that the manifest or the checkout's config puts data into, with where it really is."""
+        places = self._places
+        found: dict[str, None] = {}
+        for dataset in self._manifest.datasets.values():
+            if dataset.skip_download or dataset.lazy_access:
+                continue
+            try:
+                location = places.locate(dataset)
+            except DmError:
+                continue  # nothing is written to a place that cannot be told
+            if location.rungs and places.untrusted_place(location) is not None:
+                found[str(location.store_root or location.path)] = None
+        for name in ("datasets_dir", "datacache_dir", "data", "cache", "repo", *places.ladder.list_names()):
+            root = self._find_root(name)
+            if root is not None and places.untrusted_place(root) is not None:
+                found[str(root.path)] = None
+        return [Part("place", path, os.path.realpath(path)) for path in sorted(found)]
+
+    def _find_root(self, name: str) -> Location | None:
+        """A folder that the manifest or the checkout gives a name, whether or not a dataset uses it yet."""
+        if not is_symbol(name) or name == "project":
+            return None
+        try:
+            rung = self._places.ladder.lookup(name)
+            if rung is None or rung.level not in FROM_PROJECT:
+                return None
+            root = self._places.root(name)
+        except DmError:
+            return None
+        return Location(root, root, False, "", (rung,))
+
+
+def allows_place(parts: Iterable[Part], location: Location) -> bool:
+    """Whether a location lies in one of the places among these parts, by its text and by where its links lead."""
+    path, real = str(location.path), os.path.realpath(location.path)
+    return any(
+        part.kind == "place" and _is_inside(path, part.name) and _is_inside(real, part.text)
+        for part in parts
+    )
+
+
+def find_data_format(dataset: Dataset) -> str:
+    """A dataset's format in lower case, ``""`` for none."""
+    return (dataset.format or "").lower()
+
+
+def _tell_call(binding: Binding) -> str:
+    words = [repr(value) for value in binding.args]
+    words += [f"{name}={value!r}" for name, value in binding.kwargs.items()]
+    return f"{binding.ref}({', '.join(words)})" if words else binding.ref
+
+
+def _tell_variables(text: str, dataset: Dataset) -> str:
+    """What the manifest puts in place of the variables that a command or its arguments name."""
+    values: dict[str, Any] = {name: dataset.table[name] for name in _VARIABLES if dataset.table.get(name)}
+    if dataset.uris:
+        values["uri"] = dataset.uris[0] if not dataset.is_list else list(dataset.uris)
+        values.setdefault("version", dataset.version)
+        values.setdefault("key", dataset.show_key())
+        values.setdefault("format", dataset.format)
+    used = [f"${name} = {values[name]!r}" for name in sorted(values) if values[name] and _names(text, name)]
+    if dataset.requires and ("$path" in text or "${path" in text or _names(text, "requires_paths")):
+        used.append(f"requires {list(dataset.requires)!r}")
+    return f"   [{', '.join(used)}]" if used else ""
+
+
+def _names(text: str, variable: str) -> bool:
+    return f"${variable}" in text or f"${{{variable}}}" in text
+
+
+def _pin_words(command: str, dataset: Dataset) -> Iterator[Pin]:
+    """The words of a command that may be files of the project: each word, what stands after ``=`` in it, and the
+    words of a word that is itself a command (``sh -c '…'``); and the modules that ``python -m`` names.
+    """
+    words = list(_split(command))
+    variables = {"project_root": ".", **{name: str(dataset.table.get(name) or "") for name in _VARIABLES}}
+    for index, word in enumerate(words):
+        for text in {word, _substitute(word, variables)}:
+            for piece in {text, text.partition("=")[2], *(_split(text) if _has_blank(text) else ())}:
+                yield Pin("", piece)
+                yield Pin("", piece.partition("=")[2])
+        if index and words[index - 1] == "-m":
+            yield Pin(OWN_LANGUAGE, word.partition(" ")[0])
+    for word in words:
+        for name in _READ_UNASKED.get(os.path.basename(word), ()):
+            yield Pin("", name)
+
+
+def _split(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
+
+
+def _has_blank(text: str) -> bool:
+    return any(character.isspace() for character in text)
+
+
+def _substitute(word: str, variables: Mapping[str, str]) -> str:
+    for name in sorted(variables, key=len, reverse=True):
+        word = word.replace(f"${{{name}}}", variables[name]).replace(f"${name}", variables[name])
+    return word
+
+
+def _tell_data(dataset: Dataset) -> str:
+    source = " ".join(dataset.uris) or dataset.storage_path or dataset.local_path or dataset.show_key()
+    contract = [str(digest) for digest in (dataset.digest, dataset.checksum) if digest is not None]
+    return f"{source} ({', '.join(contract) or 'no checksum'})"
+
+
+def _summarize(files: tuple[tuple[str, str], ...]) -> str:
+    """How many files there are, with a digest of their names and contents: it changes when any of them does."""
+    if not files:
+        return "nothing there"
+    from dm.plumbing import hashing
+
+    data = b"".join(os.fsencode(name) + b"\0" + os.fsencode(text) + b"\0" for name, text in files)
+    return f"{len(files)} file{'s' if len(files) != 1 else ''}, blake3:{hashing.blake3_of(data).hex()}"
+
+
+def _order(part: Part) -> int:
+    return list(KINDS).index(part.kind)
+
+
+def _table(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = table.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _is_inside(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")
