@@ -51,6 +51,13 @@ _FIELDS = (
     Field("http_timeout", "seconds", "seconds without a byte after which a server is given up", personal=True),
     Field("http_retries", "whole", "further attempts after the first", personal=True),
     Field("ssh_command", "text", "command that reaches another machine", personal=True),
+    Field("doi_url", "text", "address of doi.org, which says where a DOI leads", personal=True),
+    Field("zenodo_url", "text", "address of Zenodo", personal=True),
+    Field("figshare_url", "text", "address of figshare's API", personal=True),
+    Field("dataverse_url", "text", "Dataverse asked in place of the one that a DOI leads to", personal=True),
+    Field("pangaea_url", "text", "address of PANGAEA", personal=True),
+    Field("osf_url", "text", "address of OSF's API", personal=True),
+    Field("datacite_url", "text", "address of DataCite's API", personal=True),
     Field("default_remote", "text", "remote of push and pull when none is named", personal=True),
 )
 #: Every field by name.

@@ -82,7 +82,8 @@ class Documents:
 def _take_in(answer: Answer, limit_bytes: int) -> Head:
     """Read a body up to its end or the limit. Raises `PassingFault` for one that is cut short."""
     expected = answer.length_bytes
-    pieces, size = [], 0
+    pieces: list[bytes] = []
+    size = 0
     buffer = memoryview(bytearray(_PIECE_BYTES))
     while size <= limit_bytes:
         count = answer.readinto(buffer)
