@@ -177,8 +177,8 @@ class Outcome(NamedTuple):
     """What became of one item of a command. The API returns it, the terminal draws it, ``--json`` prints it.
 
     ``status`` is ``ok``, ``unchanged``, ``skipped`` or ``failed``; ``state`` one of the words of SCHEMA.md, "States";
-    ``size_bytes`` the item's bytes; ``exit_status`` what this item adds to the command's exit. An outcome with a path
-    is an `os.PathLike`.
+    ``size_bytes`` the item's bytes; ``exit_status`` what this item adds to the command's exit; ``error`` what made
+    it fail, with its chain of causes (not in JSON). An outcome with a path is an `os.PathLike`.
     """
 
     name: str
@@ -192,6 +192,7 @@ class Outcome(NamedTuple):
     hint: str | None = None
     differences: Sequence[Difference] = ()
     exit_status: int = 0
+    error: DmError | None = None
 
     def __fspath__(self) -> str:
         if self.path is None:
@@ -238,5 +239,11 @@ class Permission:
 def fail(name: str, error: DmError) -> Outcome:
     """The outcome of an item whose work ended in an error."""
     return Outcome(
-        name, "failed", code=error.code, message=error.message, hint=error.hint, exit_status=error.exit_status
+        name,
+        "failed",
+        code=error.code,
+        message=error.message,
+        hint=error.hint,
+        exit_status=error.exit_status,
+        error=error,
     )

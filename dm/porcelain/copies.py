@@ -16,49 +16,73 @@ from dm.plumbing.store.markers import read_copy_state
 from dm.plumbing.store.refs import Ref
 
 if TYPE_CHECKING:
+    from dm.plumbing.records.copy_notes import CopyNotes
     from dm.plumbing.store.disk import DiskStore
     from dm.progress import Progress
 
 
 class Notes:
-    """What a project last saw of the copies that are in no store: read once, written in one go by `write`."""
+    """What a project last saw of the copies that are in no store, and the commits of repositories: read once, written
+    in one go by `write`.
+    """
 
     def __init__(self, project_root: Path, progress: Progress) -> None:
         self._root = project_root
         self._progress = progress
-        self._known: dict[Path, str] | None = None
+        self._read: CopyNotes | None = None
         self._new: dict[Path, str] = {}
         self._gone: set[Path] = set()
+        self._commits: dict[Path, str | None] = {}
 
     def find(self, path: Path) -> Ref | None:
         """What was last seen of the copy at a path; None when nothing is known."""
-        if self._known is None:
+        line = self._known.copies.get(path)
+        return None if line is None else Ref.parse(line)
+
+    def find_revision(self, path: Path) -> str | None:
+        """The commit that the working copy at a path is of; None when it is no repository's, or not known."""
+        return self._known.revisions.get(path)
+
+    def note_revision(self, path: Path, revision: str | None) -> None:
+        """Remember the commit, or that there is none; `write` makes it last."""
+        known = self._known.revisions
+        if known.get(path) == revision:
+            return
+        self._commits[path] = revision
+        if revision is None:
+            del known[path]
+        else:
+            known[path] = revision
+
+    @property
+    def _known(self) -> CopyNotes:
+        if self._read is None:
             from dm.plumbing.records.copy_notes import read_copy_notes
 
-            self._known = read_copy_notes(self._root, progress=self._progress)
-        line = self._known.get(path)
-        return None if line is None else Ref.parse(line)
+            self._read = read_copy_notes(self._root, progress=self._progress)
+        return self._read
 
     def note(self, path: Path, ref: Ref | None) -> None:
         """Remember what was seen, or that the copy is gone; `write` makes it last."""
-        known = self.find(path)
-        if known == ref or self._known is None:
+        if self.find(path) == ref:
             return
+        known = self._known.copies
         if ref is None:
-            self._known.pop(path, None)
+            known.pop(path, None)
             self._new.pop(path, None)
             self._gone.add(path)
         else:
-            self._known[path] = self._new[path] = ref.format()
+            known[path] = self._new[path] = ref.format()
             self._gone.discard(path)
 
     def write(self) -> None:
         """Write what is new; nothing when nothing is."""
-        if self._new or self._gone:
+        if self._new or self._gone or self._commits:
             from dm.plumbing.records.copy_notes import merge_copy_notes
 
-            merge_copy_notes(self._root, self._new, self._gone, progress=self._progress)
-            self._new, self._gone = {}, set()
+            commits = self._commits
+            merge_copy_notes(self._root, self._new, self._gone, revisions=commits, progress=self._progress)
+            self._new, self._gone, self._commits = {}, set(), {}
 
 
 class Copy:
@@ -101,8 +125,17 @@ class Copy:
         else:
             self._notes.note(self.path, ref)
 
+    def note_revision(self, revision: str | None) -> None:
+        """Record the commit that the copy is of; None when it is no repository's."""
+        self._notes.note_revision(self.path, revision)
+
+    def find_revision(self) -> str | None:
+        """The commit that the copy is of; None when it is no repository's, or another checkout fetched it."""
+        return self._notes.find_revision(self.path)
+
     def remove_ref(self) -> None:
         """Forget what was seen of the copy."""
+        self.note_revision(None)
         if self.store is not None:
             self.store.remove_ref(self.store.ref_name(self.path))
         else:

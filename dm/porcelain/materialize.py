@@ -2,8 +2,10 @@
 
 One run over many datasets (SCHEMA.md, "Fetch"):
 
-1. *look*: what is there already and vouched for is used, without a request and without reading it again;
-2. *obtain*: several workers, each holding its dataset's lock, bring the rest into staging and check it;
+1. *look*: what is there already and vouched for is used, without a request and without reading it again; what the
+   rest requires joins the run;
+2. *obtain*: several workers, each holding its dataset's lock, bring the rest into staging and check it, a dataset once
+   all that it requires is there;
 3. *publish*: the main thread publishes what has been staged in batches, one flush for each, and releases the locks;
 4. *record*: manifest, state and stat cache are written a bounded number of times for the whole run.
 
@@ -12,29 +14,32 @@ A kill at any point leaves whole copies or none; what was published but not reco
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext, suppress
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from dm.environment import read_monotonic_s
-from dm.errors import ContentMismatch, DmError, MachineFailed, Malformed, Refused
-from dm.plumbing.store.measure import measure_checksum
+from dm.errors import DmError, MachineFailed
 from dm.porcelain.copies import Copy
-from dm.porcelain.find import Candidate, Weighed, find_candidates, weigh
-from dm.porcelain.integrity import Standing, describe_damage, find_contract, name_way_out
-from dm.porcelain.publish import adopt, publish
+from dm.porcelain.find import Candidate, weigh
+from dm.porcelain.integrity import find_contract
+from dm.porcelain.job import Shared
+from dm.porcelain.present import Presence
+from dm.porcelain.publish import publish
 from dm.porcelain.recording import Recorder
-from dm.porcelain.select import find_skip_reason
-from dm.values import Digest, Outcome, fail, quote_word
+from dm.porcelain.requirements import Released, Requirements, make_untried
+from dm.values import Digest, Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.records.location import Location
     from dm.plumbing.store.publishing import Published
-    from dm.porcelain.obtain import Staged
+    from dm.porcelain.order import Required
     from dm.porcelain.project import Project
+    from dm.porcelain.staging import Staged
     from dm.porcelain.workers import Workers
     from dm.progress import Task
 
@@ -51,6 +56,8 @@ class FetchOptions(NamedTuple):
     """How to materialize: ``jobs`` sources at once, ``force`` goes to the source even when a copy is there and puts
     what lies in the way aside, ``dry_run`` only says what would be done, ``fail_fast`` stops at the first failure.
     ``edit_manifest`` fills checksums into the manifest's file, ``record`` writes the places into the state.
+    ``delegate`` is whether fetchers in other languages may run (None: as the manifest says), ``expected`` the
+    digests that publishers give, by URI, ``tell_lines`` asks for every line that a program of the manifest says.
     """
 
     jobs: int = 8
@@ -59,22 +66,28 @@ class FetchOptions(NamedTuple):
     fail_fast: bool = False
     edit_manifest: bool = True
     record: bool = True
+    delegate: bool | None = None
+    expected: Mapping[str, Digest] = MappingProxyType({})
+    tell_lines: bool = False
 
 
 class Materialized(NamedTuple):
-    """What became of each dataset, in the order asked for, and the fields that fetching them measured."""
+    """What became of each dataset, in the order asked for, then of those that these required; of a dry run in the
+    order of bringing. ``fills`` are the fields that fetching them measured.
+    """
 
     outcomes: list[Outcome]
     fills: dict[str, dict[str, str]]
 
 
 class _Work(NamedTuple):
-    """A dataset that has to be obtained, and where it goes."""
+    """A dataset that has to be obtained, where it goes, and what it requires, once all of that is there."""
 
     position: int
     dataset: Dataset
     location: Location
     copy: Copy
+    required: tuple[Required, ...] = ()
 
 
 class _Ready(NamedTuple):
@@ -101,15 +114,16 @@ def materialize(
     """Make each dataset be at its place, verified; return an outcome for each.
 
     Failures are outcomes, never exceptions; ``report`` is called with each outcome as soon as it stands, from the
-    calling thread. `KeyboardInterrupt` passes through after what was published has been recorded and every lock is
-    released; partial downloads stay for the next run.
+    calling thread. What a dataset that has to be fetched requires comes first, and is reported too;
+    `FetchOptions.force` is about those that were asked for. `KeyboardInterrupt` passes through after what was published
+    has been recorded and every lock is released; partial downloads stay for the next run.
     """
     run = _Run(project, options, report)
     try:
         run.go(datasets)
     finally:
         run.finish()
-    return Materialized([outcome for outcome in run.outcomes if outcome is not None], run.recorder.all_fills)
+    return Materialized(run.list_outcomes(), run.recorder.all_fills)
 
 
 class _Run:
@@ -123,29 +137,45 @@ class _Run:
         self.report = report
         self.recorder = Recorder(project, edit_manifest=options.edit_manifest, record=options.record)
         self.outcomes: list[Outcome | None] = []
-        self.stopping = threading.Event()
+        self.stopping = threading.Event()  # at the first failure, with --fail-fast
+        self.interrupted = threading.Event()
+        self.shared = Shared(
+            should_stop=self.interrupted.is_set,
+            is_failing=self.stopping.is_set,
+            expected=options.expected,
+            delegate=options.delegate,
+            tell_lines=options.tell_lines,
+        )
         self._locks: dict[int, ExitStack] = {}
+        self._datasets: list[Dataset] = []
+        self._asked = 0
+        self._order: list[int] = []  # in which they were settled
+        self._requirements = Requirements(project, self._datasets, self.outcomes)
+        self._work: dict[int, _Work] = {}  # of what has to be obtained and was not started yet
+        self._startable: deque[int] = deque()
+        self._fallout: deque[tuple[int, Outcome]] = deque()
+        self._is_following = False
+        self._presence = Presence(project, self.recorder, dry_run=options.dry_run)
 
     def go(self, datasets: Sequence[Dataset]) -> None:
-        self.outcomes = [None] * len(datasets)
+        self._datasets += datasets
+        self.outcomes += [None] * len(datasets)
+        self._asked = len(datasets)
         self.project.look_anew()
         self.project.recall(datasets)
-        collisions = self.project.manifest.find_collisions() if datasets else {}
-        work = []
-        for index, dataset in enumerate(datasets):
-            if self.stopping.is_set():
-                self._settle(index, _stopped(dataset))
-                continue
-            try:
-                found = self._look(index, dataset, collisions.get(dataset.name))
-            except DmError as error:
-                found = _Settled(index, fail(dataset.name, error))
-            if isinstance(found, _Settled):
-                self._settle(found.position, found.outcome)
-            else:
-                work.append(found)
-        if work:
-            self._obtain_all(work)
+        self._look_at_all()
+        self._follow(self._requirements.hold_back(self._work))
+        if self.options.dry_run:
+            while self._startable:
+                planned = self._work.pop(self._startable.popleft())
+                self._settle(planned.position, _tell_plan(planned))
+        elif self._startable:
+            self._obtain_all()
+
+    def list_outcomes(self) -> list[Outcome]:
+        """The outcomes in the order that `Materialized` promises."""
+        order = self._order if self.options.dry_run else range(len(self.outcomes))
+        return [outcome for outcome in (self.outcomes[position] for position in order) if outcome is not None]
 
     def finish(self) -> None:
         """Write down what was done and let go of what is still held; also after an error."""
@@ -166,165 +196,63 @@ class _Run:
 
     # look ----------------------------------------------------------------------------------------------------------
 
-    def _look(self, index: int, dataset: Dataset, collides: Sequence[str] | None) -> _Settled | _Work:
-        """Settle a dataset that needs nothing, or say what work it is."""
-        project, options = self.project, self.options
-        skipped = find_skip_reason(dataset)
-        if skipped is not None:
-            return _Settled(index, Outcome(dataset.name, "skipped", state="skipped", message=skipped))
-        if collides:
-            names = ", ".join(f"'{name}'" for name in collides)
-            raise Malformed(
-                f"'{dataset.name}' and {names} would land on each other at '{dataset.landing}'",
-                hint=f"set a 'key' of its own for [{dataset.name}]",
-                code="key-collision",
-            )
-        location = project.locate(dataset)
-        obstacle: Weighed | None = None
-        for candidate in find_candidates(project, dataset):
-            is_at_location = candidate.copy.path == location.path
-            if options.force and not is_at_location:
+    def _look_at_all(self) -> None:
+        """Settle what needs nothing and note the rest as work; what that requires joins behind what was asked for."""
+        collisions = self.project.manifest.find_collisions() if self._datasets else {}
+        position = -1
+        while (position := position + 1) < len(self._datasets):
+            dataset = self._datasets[position]
+            if self.stopping.is_set():
+                self._settle(position, make_untried(dataset.name))
                 continue
-            weighed = weigh(project, dataset, candidate, progress=project.progress)
-            if weighed.verdict in ("use", "adopt") and not options.force:
-                return _Settled(index, self._use(dataset, weighed, location))
-            if is_at_location:
-                obstacle = weighed
-            elif weighed.verdict == "wrong":
-                path = candidate.copy.path
-                project.progress.warn(f"passing over '{path}': its bytes are not those of '{dataset.name}'")
-        if obstacle is not None:
-            found = self._pass_obstacle(index, dataset, location, obstacle)
-            if isinstance(found, _Settled):
-                return found
-            location = found
-        refuse_untrusted_place(project, dataset, location)
-        if options.dry_run:
-            return _Settled(index, Outcome(dataset.name, "ok", path=location.path, message="would be fetched"))
-        return _Work(index, dataset, location, project.copy_at(location))
+            try:
+                found = self._presence.look(
+                    dataset, collisions.get(dataset.name), force=self._is_forced(position)
+                )
+                if not isinstance(found, Outcome) and "requires" in dataset.table:
+                    self._requirements.note(position)
+            except DmError as error:
+                found = fail(dataset.name, error)
+            if isinstance(found, Outcome):
+                self._settle(position, found)
+            else:
+                self._work[position] = _Work(position, dataset, found, self.project.copy_at(found))
 
-    def _pass_obstacle(
-        self, index: int, dataset: Dataset, location: Location, obstacle: Weighed
-    ) -> _Settled | Location:
-        """Where to go although something lies at the location. Raises when there is no way but ``--force``.
-
-        Another project's copy is left alone, also with ``--force``: this dataset goes to the project's own scope, or
-        is there already.
-        """
-        if obstacle.verdict != "foreign":
-            if not self.options.force:
-                self._refuse_obstacle(dataset, obstacle)
-            return location
-        own = self.project.locate_in_own_scope(dataset)
-        if own is None or own.path == location.path:
-            raise Refused(
-                f"cannot fetch '{dataset.name}': '{location.path}' is the copy of another source or project",
-                hint="set 'scope' or 'key' for it",
-                code="foreign-copy",
-            )
-        copy = self.project.copy_at(own)
-        if copy.exists():
-            weighed = weigh(self.project, dataset, Candidate(copy, "location", recorded=True))
-            if weighed.verdict in ("use", "adopt") and not self.options.force:
-                return _Settled(index, self._use(dataset, weighed, own))
-            if not self.options.force:
-                self._refuse_obstacle(dataset, weighed)
-            return own
-        self.project.progress.note(
-            f"'{location.path}' is the copy of another source or project; '{dataset.name}' goes to '{own.path}'"
-        )
-        return own
-
-    def _use(self, dataset: Dataset, weighed: Weighed, location: Location, *, locked: bool = False) -> Outcome:
-        """Take a copy that is there; mark and record it where that is still to be done."""
-        copy, standing = weighed.candidate.copy, weighed.standing
-        if not self.options.dry_run:
-            if weighed.verdict == "adopt" and standing is not None and self._may_adopt(dataset, copy):
-                with nullcontext() if locked or copy.user_managed else self.project.lock_copy(copy):
-                    if not locked:
-                        standing = self._weigh_again(dataset, weighed)
-                    adopt(copy, dataset, standing)
-            if self.recorder.is_news(dataset, copy):
-                self._clear_leftovers(dataset, copy, locked=locked)
-            self._note_present(dataset, copy, standing)
-        measured = None if standing is None else standing.measured
-        return Outcome(
-            dataset.name,
-            "unchanged",
-            path=copy.path,
-            state="clean" if copy.path == location.path else "relocated",
-            digest=None if measured is None else measured.digest,
-            size_bytes=None if measured is None else measured.size_bytes,
-        )
-
-    def _clear_leftovers(self, dataset: Dataset, copy: Copy, *, locked: bool) -> None:
-        """Tidy up after a run that was killed between publishing a copy and recording it: its lock, its staging."""
-        if copy.store is None or not (os.path.lexists(f"{copy.path}.lock") or copy.store.has_partials()):
-            return
-        from dm.porcelain.obtain import find_staging
-
-        # Who holds the lock now is alive, or another tool: then it is theirs to tidy up.
-        with suppress(MachineFailed):
-            with nullcontext() if locked else self.project.lock_copy(copy, should_stop=lambda: True):
-                find_staging(self.project, dataset, copy).clear()
-                if copy.store.has_partials():
-                    copy.store.clear_abandoned()
-
-    def _may_adopt(self, dataset: Dataset, copy: Copy) -> bool:
-        """Whether the marker and the ref of a copy may be written; raises `Refused` where it cannot do without."""
-        distrust = self.project.find_distrust(dataset, copy)
-        if distrust is not None and not copy.is_marked():
-            refuse_untrusted_place(self.project, dataset, self.project.locate(dataset)._replace(path=copy.path))
-        return distrust is None
-
-    def _weigh_again(self, dataset: Dataset, weighed: Weighed) -> Standing:
-        """What a copy is worth now that its lock is ours."""
-        again = weigh(self.project, dataset, weighed.candidate)
-        if again.verdict not in ("use", "adopt") or again.standing is None:
-            path = weighed.candidate.copy.path
-            raise Refused(f"'{path}' changed while it was looked at", hint="run the command again", code="place-taken")
-        return again.standing
-
-    def _refuse_obstacle(self, dataset: Dataset, obstacle: Weighed) -> NoReturn:
-        """Say why what lies at a place is neither used nor overwritten."""
-        path, name = obstacle.candidate.copy.path, quote_word(dataset.name)
-        if obstacle.verdict != "wrong" or obstacle.standing is None:
-            raise Refused(
-                f"cannot fetch '{dataset.name}': '{path}' holds data that nothing vouches for",
-                hint=f"move it away, or dm fetch --force {name} puts it aside and fetches",
-                code="place-taken",
-            )
-        damage = describe_damage(self.project, dataset, obstacle.candidate.copy, obstacle.standing)
-        raise ContentMismatch(
-            f"cannot use '{path}' for '{dataset.name}': {damage}",
-            hint=name_way_out(dataset),
-            code="copy-damaged",
-        )
+    def _is_forced(self, position: int) -> bool:
+        """Whether ``--force`` is about a dataset: one that was asked for."""
+        return self.options.force and position < self._asked
 
     # obtain --------------------------------------------------------------------------------------------------------
 
-    def _obtain_all(self, work: Sequence[_Work]) -> None:
+    def _obtain_all(self) -> None:
         """Let workers obtain, publish what they stage in batches, settle what they report."""
-        from dm.porcelain.workers import Workers
+        from dm.porcelain.workers import Lanes, Workers
 
-        workers = Workers(work, self._obtain_safely, most=self.options.jobs)
+        workers: Workers[_Work, _Ready | _Settled | BaseException] = Workers(
+            self._obtain_safely, most=self.options.jobs
+        )
+        self.shared.lanes = Lanes(self.options.jobs, lambda: workers.busy)
+        total = len(self._startable) + self._requirements.count_held()
         try:
-            with self.project.progress.start("datasets", total=len(work), unit="files") as overall:
-                self._publish_all(workers, len(work), overall)
+            with self.project.progress.start("datasets", total=total, unit="files") as overall:
+                self._publish_all(workers, overall)
         except BaseException:
+            self.interrupted.set()
             self.stopping.set()
             self.project.close_fetchers()
             raise
         finally:
             workers.stop()
 
-    def _publish_all(
-        self, workers: Workers[_Work, _Ready | _Settled | BaseException], open_count: int, overall: Task
-    ) -> None:
+    def _publish_all(self, workers: Workers[_Work, _Ready | _Settled | BaseException], overall: Task) -> None:
         """Publish and settle what arrives until nothing is open; write down what was done now and then."""
         recorded_s = read_monotonic_s()
-        while open_count:
-            batch = workers.collect(min(open_count, BATCH_SIZE_MAX), wait_s=BATCH_WAIT_S)
+        while True:
+            workers.add([self._start(position) for position in self._startable])
+            self._startable.clear()
+            if not workers.open_count:
+                return
+            batch = workers.collect(min(workers.open_count, BATCH_SIZE_MAX), wait_s=BATCH_WAIT_S)
             ready = []
             for arrival in batch:
                 if isinstance(arrival, BaseException):
@@ -334,11 +262,13 @@ class _Run:
                 else:
                     ready.append(arrival)
             self._publish(ready)
-            open_count -= len(batch)
             overall.advance(len(batch))
             if read_monotonic_s() - recorded_s > RECORD_EVERY_S:
                 self.recorder.write()
                 recorded_s = read_monotonic_s()
+
+    def _start(self, position: int) -> _Work:
+        return self._work.pop(position)._replace(required=self._requirements.hand_on(position))
 
     def _obtain_safely(self, work: _Work) -> _Ready | _Settled | BaseException:
         """A worker's job for one dataset: it never raises."""
@@ -352,16 +282,14 @@ class _Run:
             return error
 
     def _obtain(self, work: _Work) -> _Ready | _Settled:
-        from dm.porcelain.obtain import (
-            find_staging,
-            link_from_objects,
-            obtain_from_objects,
-            obtain_from_source,
-        )
+        from dm.porcelain.job import Job
+        from dm.porcelain.obtain import link_from_objects, obtain_from_objects
+        from dm.porcelain.sources import obtain_from_source
+        from dm.porcelain.staging import find_staging
 
         project, dataset, copy = self.project, work.dataset, work.copy
         if self.stopping.is_set():
-            return _Settled(work.position, _stopped(dataset))
+            return _Settled(work.position, make_untried(dataset.name))
         lock = ExitStack()
         self._locks[work.position] = lock
         lock.enter_context(project.lock_copy(copy, should_stop=self.stopping.is_set))
@@ -372,7 +300,7 @@ class _Run:
         if found is not None:
             lock.close()
             return self._obtain(work._replace(location=found, copy=project.copy_at(found)))
-        force = self.options.force
+        force = self._is_forced(work.position)
         with project.progress.start(dataset.name) as task:
             linked = None if force else link_from_objects(project, dataset, copy)
             if linked is not None:
@@ -380,7 +308,7 @@ class _Run:
             staging = find_staging(project, dataset, copy)
             staged = None if force else obtain_from_objects(project, dataset, copy, staging)
             if staged is None:
-                staged = obtain_from_source(project, dataset, staging, task=task, progress=project.progress)
+                staged = obtain_from_source(Job(project, dataset, staging, self.shared, task, work.required))
         return _Ready(work, staged)
 
     def _look_again(self, work: _Work) -> _Settled | Location | None:
@@ -388,9 +316,12 @@ class _Run:
         record = self.project.state.datasets.get(work.dataset.key.text)
         recorded = record is not None and self.project.root / record.storage_path == work.copy.path
         weighed = weigh(self.project, work.dataset, Candidate(work.copy, "location", recorded=recorded))
-        if weighed.verdict in ("use", "adopt") and not self.options.force:
-            return _Settled(work.position, self._use(work.dataset, weighed, work.location, locked=True))
-        found = self._pass_obstacle(work.position, work.dataset, work.location, weighed)
+        if weighed.verdict in ("use", "adopt") and not self._is_forced(work.position):
+            return _Settled(work.position, self._presence.use(work.dataset, weighed, work.location, locked=True))
+        force = self._is_forced(work.position)
+        found = self._presence.pass_obstacle(work.dataset, work.location, weighed, force=force)
+        if isinstance(found, Outcome):
+            return _Settled(work.position, found)
         return None if found == work.location else found
 
     # publish -------------------------------------------------------------------------------------------------------
@@ -399,10 +330,15 @@ class _Run:
         """Publish a batch, settle each of it, release the locks."""
         if not ready:
             return
-        batch = [(item.work.dataset, item.work.copy, item.staged) for item in ready]
-        results = publish(self.project, batch, put_aside=self.options.force)
-        for item, result in zip(ready, results, strict=True):
-            self._settle(item.work.position, self._conclude(item.work, result, item.staged))
+        asked = [item for item in ready if item.work.position < self._asked]
+        joined = [item for item in ready if item.work.position >= self._asked]
+        for items, force in ((asked, self.options.force), (joined, False)):
+            if not items:
+                continue
+            batch = [(item.work.dataset, item.work.copy, item.staged) for item in items]
+            results = publish(self.project, batch, put_aside=force)
+            for item, result in zip(items, results, strict=True):
+                self._settle(item.work.position, self._conclude(item.work, result, item.staged))
 
     def _conclude(self, work: _Work, result: Published | DmError, staged: Staged | None) -> Outcome:
         """The outcome of one dataset that was published, and what is to be recorded of it."""
@@ -412,7 +348,10 @@ class _Run:
         contract = find_contract(dataset)
         sha256 = contract.hex if contract is not None and contract.algorithm == "sha256" else None
         if staged is not None:
-            staged.staging.clear()
+            with suppress(MachineFailed):  # what a program that was left behind still writes is cleared another time
+                staged.staging.clear()
+            if staged.revision is not None:
+                copy.note_revision(staged.revision)
             self.recorder.note_fields(dataset, staged.fill)
             sha256 = staged.sha256
         self.recorder.note_place(dataset, copy, sha256=sha256)
@@ -426,23 +365,6 @@ class _Run:
             message="linked" if staged is None or staged.from_object else None,
         )
 
-    def _note_present(self, dataset: Dataset, copy: Copy, standing: Standing | None) -> None:
-        """Record a copy that was there; complete an entry that a killed run left without its contract."""
-        contract = find_contract(dataset)
-        proven = standing is not None and standing.meets_contract and contract is not None
-        sha256 = contract.hex if proven and contract is not None and contract.algorithm == "sha256" else None
-        self.recorder.note_place(dataset, copy, sha256=sha256)
-        if standing is None:
-            return
-        measured = standing.measured
-        if find_contract(dataset) is None:
-            cache = self.project.stat_cache
-            checksum = measure_checksum(copy.path, "sha256", stat_cache=cache, quick=True).checksum
-            fields = {} if checksum is None else {"checksum": str(checksum)}
-            self.recorder.note_fields(dataset, {**fields, **_pin_tree(measured.digest)})
-        elif dataset.digest is None and standing.meets_contract:
-            self.recorder.note_fields(dataset, _pin_tree(measured.digest))
-
     def _settle(self, index: int, outcome: Outcome) -> None:
         """One dataset is done: let go of its lock, tell it."""
         self.outcomes[index] = outcome
@@ -451,24 +373,27 @@ class _Run:
             lock.close()
         if outcome.failed and self.options.fail_fast:
             self.stopping.set()
+        self._order.append(index)
         if self.report is not None:
             self.report(outcome)
+        if self._requirements:
+            self._follow(self._requirements.release(index, outcome))
+
+    def _follow(self, released: Released) -> None:
+        """Start what may start now, settle what fails with what it required."""
+        self._startable += released.free
+        self._fallout += released.settled
+        if self._is_following:
+            return  # whoever called goes on with it: chains are long
+        self._is_following = True
+        while self._fallout:
+            self._settle(*self._fallout.popleft())
+        self._is_following = False
 
 
-def _pin_tree(digest: Digest) -> dict[str, str]:
-    return {"digest": str(digest)} if digest.is_tree else {}
+def _tell_plan(work: _Work) -> Outcome:
+    from dm.porcelain.sources import find_code
 
-
-def refuse_untrusted_place(project: Project, dataset: Dataset, location: Location) -> None:
-    """Raise `Refused` for a place outside that a manifest or a checkout's config chose (SCHEMA.md, "Places")."""
-    reason = project.places.untrusted_place(location)
-    if reason is not None:
-        raise Refused(
-            f"cannot write '{dataset.name}': {reason}",
-            hint="if that is wanted, set the place in your own config: dm config set --global",
-            code="place-untrusted",
-        )
-
-
-def _stopped(dataset: Dataset) -> Outcome:
-    return Outcome(dataset.name, "skipped", code="not-tried", message="not tried: an earlier one failed (--fail-fast)")
+    code = find_code(work.dataset)
+    told = "would be fetched" if code is None else f"would be fetched by code ({code})"
+    return Outcome(work.dataset.name, "ok", path=work.location.path, message=told)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from dm.plumbing.store.measure import Measured
     from dm.porcelain.copies import Copy
     from dm.porcelain.integrity import Standing
-    from dm.porcelain.obtain import Staged
     from dm.porcelain.project import Project
+    from dm.porcelain.staging import Staged
 
 
 def publish(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from dm.environment import read_monotonic_s
@@ -21,31 +23,42 @@ _ITEMS_EACH = 4
 
 
 class Workers(Generic[Item, Result]):
-    """``job`` is done for each of ``items``, in order, by at most ``most`` threads; it must not raise.
+    """``job`` is done for each item that was added, in order, by at most ``most`` threads; it must not raise.
 
-    The threads start at the first `collect` and become more while they mostly wait. `stop` ends them.
+    The threads start in `collect`, become more while they mostly wait and end when there is nothing to do. `stop` ends
+    them. All but ``job`` itself belongs to one thread.
     """
 
-    def __init__(self, items: Sequence[Item], job: Callable[[Item], Result], *, most: int) -> None:
-        self._items = iter(items)
+    def __init__(self, job: Callable[[Item], Result], *, most: int) -> None:
+        self._items: deque[Item] = deque()
         self._job = job
-        self._most = max(1, min(most, len(items)))
+        self._most = max(1, most)
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._done: list[Result] = []
         self._wanted = 1
         self._finished = 0
         self._stopped = False
+        #: Items that were added and not collected yet.
+        self.open_count = 0
+        #: Threads that are at work.
+        self.busy = 0
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Have more done."""
+        with self._changed:
+            before = len(self._items)
+            self._items.extend(items)
+            self.open_count += len(self._items) - before
 
     def collect(self, most: int, *, wait_s: float) -> list[Result]:
         """Wait for a result, and then at most ``wait_s`` until there are ``most`` of them.
 
         One has to be still open: else this never returns.
         """
-        while len(self._threads) < min(_FIRST, self._most):
-            self._start()
         deadline_s: float | None = None
         with self._changed:
+            self._start(min(_FIRST, self._most) - self.busy)
             while True:
                 self._wanted = most if self._done else 1
                 now_s = read_monotonic_s()
@@ -53,16 +66,16 @@ class Workers(Generic[Item, Result]):
                     deadline_s = now_s + wait_s
                 if len(self._done) >= most or (deadline_s is not None and now_s >= deadline_s):
                     batch, self._done = self._done[:most], self._done[most:]
+                    self.open_count -= len(batch)
                     return batch
                 before = self._finished
-                may_grow = len(self._threads) < self._most
+                may_grow = bool(self._items) and self.busy < self._most
                 rest_s = None if deadline_s is None else deadline_s - now_s
                 if may_grow:
                     rest_s = _LOOK_EVERY_S if rest_s is None else min(rest_s, _LOOK_EVERY_S)
                 woken = self._changed.wait(rest_s)
-                if may_grow and not woken and self._finished - before < _ITEMS_EACH * len(self._threads):
-                    for _ in range(min(len(self._threads), self._most - len(self._threads))):
-                        self._start()
+                if may_grow and not woken and self._finished - before < _ITEMS_EACH * self.busy:
+                    self._start(min(self.busy, self._most - self.busy))
 
     def stop(self) -> None:
         """Let every thread end with the item that it has, and wait for that."""
@@ -70,14 +83,18 @@ class Workers(Generic[Item, Result]):
         for thread in self._threads:
             thread.join()
 
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._work, name=f"dm-{len(self._threads)}")
-        self._threads.append(thread)
-        thread.start()
+    def _start(self, count: int) -> None:
+        """Start threads, no more than there are items; the lock is held."""
+        for _ in range(min(count, len(self._items))):
+            thread = threading.Thread(target=self._work, name=f"dm-{len(self._threads)}")
+            self._threads.append(thread)
+            self.busy += 1
+            thread.start()
 
     def _work(self) -> None:
-        for item in self._items:  # shared by all threads; Python's lock makes each step whole
-            if self._stopped:
+        while True:
+            item = self._take()
+            if item is None:
                 return
             result = self._job(item)
             with self._changed:
@@ -86,3 +103,46 @@ class Workers(Generic[Item, Result]):
                 # Only who is waited for wakes the other side: a wake-up per item costs more than the rest of this.
                 if len(self._done) >= self._wanted:
                     self._changed.notify()
+
+    def _take(self) -> Item | None:
+        """The next item; None when this thread is to end."""
+        if not self._stopped:
+            with suppress(IndexError):
+                return self._items.popleft()
+        with self._changed:
+            # Looked at once more under the lock: what was added meanwhile counts on this thread.
+            if self._items and not self._stopped:
+                return self._items.popleft()
+            self.busy -= 1
+            return None
+
+
+class Lanes:
+    """Room for more work at once beside that of workers: ``limit`` in all, of which ``count_busy()`` are taken."""
+
+    def __init__(self, limit: int, count_busy: Callable[[], int]) -> None:
+        self._limit = limit
+        self._count_busy = count_busy
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def try_take(self) -> bool:
+        """Take a lane if one is free; it is to be given back."""
+        with self._lock:
+            if self._taken + self._count_busy() >= self._limit:
+                return False
+            self._taken += 1
+            return True
+
+    def are_overfull(self) -> bool:
+        """Whether who holds a lane should give it back soon, since workers came that need it."""
+        return self._taken + self._count_busy() > self._limit
+
+    def give_back(self) -> None:
+        """A lane is free again."""
+        with self._lock:
+            self._taken -= 1
+
+
+#: No lane is ever free.
+NO_LANES = Lanes(0, lambda: 0)

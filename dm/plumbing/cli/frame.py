@@ -92,6 +92,8 @@ class Session:
             exit_status = gravest(outcome.exit_status for outcome in outcomes)
         self.exit_status = exit_status
         self.answered = True
+        if self.debug:
+            _trace(outcomes)
         if self.json:
             from dm.plumbing.cli.output import write_document
 
@@ -123,6 +125,15 @@ class Session:
         """One line on stderr, unless ``--quiet``."""
         if not self.quiet:
             say(printable(text))
+
+
+def _trace(outcomes: Sequence[Outcome]) -> None:
+    """The traceback of each failed outcome, with its chain of causes, on stderr."""
+    import traceback
+
+    for outcome in outcomes:
+        if outcome.error is not None:
+            traceback.print_exception(outcome.error)
 
 
 def say(line: str) -> None:

@@ -51,6 +51,7 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
         "bytes": None if ref is None else ref.size_bytes,
         "files": None if ref is None else ref.files,
         "verified": None if ref is None else ref.verified,
+        "revision": None if candidate is None else candidate.copy.find_revision(),
         "recorded": None if record is None else record.storage_path,
         "rules": [
             {

@@ -29,13 +29,23 @@ class Warnings:
 
 def test_notes_are_merged_by_path_and_kept_relative_below_the_project(tmp_path: Path) -> None:
     inside, outside = tmp_path / "data" / "x.nc", Path("/elsewhere/y.nc")
-    assert read_copy_notes(tmp_path) == {}
+    assert read_copy_notes(tmp_path) == ({}, {})
     merge_copy_notes(tmp_path, {inside: LINE + "\n"})
-    assert merge_copy_notes(tmp_path, {outside: LINE}) == {inside: LINE, outside: LINE}
-    assert read_copy_notes(tmp_path) == {inside: LINE, outside: LINE}
+    assert merge_copy_notes(tmp_path, {outside: LINE}).copies == {inside: LINE, outside: LINE}
+    assert read_copy_notes(tmp_path).copies == {inside: LINE, outside: LINE}
     document = read_toml((tmp_path / ".datamanifest" / "dm.toml").read_bytes())
     assert document == {"_META": {"schema": 1}, "copies": {"data/x.nc": LINE, "/elsewhere/y.nc": LINE}}
-    assert merge_copy_notes(tmp_path, {}, [inside]) == {outside: LINE}
+    assert merge_copy_notes(tmp_path, {}, [inside]).copies == {outside: LINE}
+
+
+def test_commits_of_repositories_are_noted_and_forgotten_by_path(tmp_path: Path) -> None:
+    here, there = tmp_path / "data" / "r.git", Path("/elsewhere/r.git")
+    merge_copy_notes(tmp_path, {here: LINE}, revisions={here: "a" * 40, there: "b" * 40})
+    assert read_copy_notes(tmp_path) == ({here: LINE}, {here: "a" * 40, there: "b" * 40})
+    document = read_toml((tmp_path / ".datamanifest" / "dm.toml").read_bytes())
+    assert document["revisions"] == {"data/r.git": "a" * 40, "/elsewhere/r.git": "b" * 40}
+    merge_copy_notes(tmp_path, {}, revisions={here: None})
+    assert read_copy_notes(tmp_path) == ({here: LINE}, {there: "b" * 40})
 
 
 @pytest.mark.parametrize(
@@ -51,11 +61,11 @@ def test_a_file_that_is_not_understood_is_told_and_made_again(tmp_path: Path, te
     path.parent.mkdir()
     path.write_text(text)
     told = Warnings()
-    assert read_copy_notes(tmp_path, progress=told) == {}  # type: ignore[arg-type]
+    assert read_copy_notes(tmp_path, progress=told) == ({}, {})  # type: ignore[arg-type]
     assert [text.startswith(warning.format(path=path)) for text in told.texts] == [True]
     assert told.texts[0].endswith("; it is made again")
     merge_copy_notes(tmp_path, {tmp_path / "x": LINE})
-    assert read_copy_notes(tmp_path) == {tmp_path / "x": LINE}
+    assert read_copy_notes(tmp_path).copies == {tmp_path / "x": LINE}
 
 
 def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

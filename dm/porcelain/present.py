@@ -1,0 +1,201 @@
+"""What is there already: used as it is, taken over, gone around, or in the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from dm.errors import ContentMismatch, MachineFailed, Malformed, Refused
+from dm.plumbing.store.measure import measure_checksum
+from dm.porcelain.find import Candidate, Weighed, find_candidates, weigh
+from dm.porcelain.integrity import Standing, describe_damage, find_contract, name_way_out
+from dm.porcelain.publish import adopt
+from dm.porcelain.recording import Recorder
+from dm.porcelain.select import find_skip_reason
+from dm.values import Digest, Outcome, quote_word
+
+if TYPE_CHECKING:
+    from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.records.location import Location
+    from dm.porcelain.copies import Copy
+    from dm.porcelain.project import Project
+
+
+class Presence:
+    """Looks for the copies of one run's datasets. Of a dry run nothing is written."""
+
+    def __init__(self, project: Project, recorder: Recorder, *, dry_run: bool) -> None:
+        self.project = project
+        self.recorder = recorder
+        self.dry_run = dry_run
+
+    def look(self, dataset: Dataset, collides: Sequence[str] | None, *, force: bool) -> Outcome | Location:
+        """The outcome of a dataset that needs nothing, or where it is to be brought.
+
+        ``collides`` are the datasets that would land on it, ``force`` says that its source is gone to in any case.
+        Raises `Malformed`, `Refused` and `ContentMismatch` for what is in the way.
+        """
+        project = self.project
+        skipped = find_skip_reason(dataset)
+        if skipped is not None:
+            return Outcome(dataset.name, "skipped", state="skipped", message=skipped)
+        if collides:
+            names = ", ".join(f"'{name}'" for name in collides)
+            raise Malformed(
+                f"'{dataset.name}' and {names} would land on each other at '{dataset.landing}'",
+                hint=f"set a 'key' of its own for [{dataset.name}]",
+                code="key-collision",
+            )
+        location = project.locate(dataset)
+        obstacle: Weighed | None = None
+        for candidate in find_candidates(project, dataset):
+            is_at_location = candidate.copy.path == location.path
+            if force and not is_at_location:
+                continue
+            weighed = weigh(project, dataset, candidate, progress=project.progress)
+            if weighed.verdict in ("use", "adopt") and not force:
+                return self.use(dataset, weighed, location)
+            if is_at_location:
+                obstacle = weighed
+            elif weighed.verdict == "wrong":
+                path = candidate.copy.path
+                project.progress.warn(f"passing over '{path}': its bytes are not those of '{dataset.name}'")
+        if obstacle is not None:
+            found = self.pass_obstacle(dataset, location, obstacle, force=force)
+            if isinstance(found, Outcome):
+                return found
+            location = found
+        refuse_untrusted_place(project, dataset, location)
+        return location
+
+    def pass_obstacle(
+        self, dataset: Dataset, location: Location, obstacle: Weighed, *, force: bool
+    ) -> Outcome | Location:
+        """Where to go although something lies at the location. Raises when there is no way but ``--force``.
+
+        Another project's copy is left alone, also with ``--force``: this dataset goes to the project's own scope, or
+        is there already.
+        """
+        if obstacle.verdict != "foreign":
+            if not force:
+                self._refuse_obstacle(dataset, obstacle)
+            return location
+        own = self.project.locate_in_own_scope(dataset)
+        if own is None or own.path == location.path:
+            raise Refused(
+                f"cannot fetch '{dataset.name}': '{location.path}' is the copy of another source or project",
+                hint="set 'scope' or 'key' for it",
+                code="foreign-copy",
+            )
+        copy = self.project.copy_at(own)
+        if copy.exists():
+            weighed = weigh(self.project, dataset, Candidate(copy, "location", recorded=True))
+            if weighed.verdict in ("use", "adopt") and not force:
+                return self.use(dataset, weighed, own)
+            if not force:
+                self._refuse_obstacle(dataset, weighed)
+            return own
+        self.project.progress.note(
+            f"'{location.path}' is the copy of another source or project; '{dataset.name}' goes to '{own.path}'"
+        )
+        return own
+
+    def use(self, dataset: Dataset, weighed: Weighed, location: Location, *, locked: bool = False) -> Outcome:
+        """Take a copy that is there; mark and record it where that is still to be done."""
+        copy, standing = weighed.candidate.copy, weighed.standing
+        if not self.dry_run:
+            if weighed.verdict == "adopt" and standing is not None and self._may_adopt(dataset, copy):
+                with nullcontext() if locked or copy.user_managed else self.project.lock_copy(copy):
+                    if not locked:
+                        standing = self._weigh_again(dataset, weighed)
+                    adopt(copy, dataset, standing)
+            if self.recorder.is_news(dataset, copy):
+                self._clear_leftovers(dataset, copy, locked=locked)
+            self._note_present(dataset, copy, standing)
+        measured = None if standing is None else standing.measured
+        return Outcome(
+            dataset.name,
+            "unchanged",
+            path=copy.path,
+            state="clean" if copy.path == location.path else "relocated",
+            digest=None if measured is None else measured.digest,
+            size_bytes=None if measured is None else measured.size_bytes,
+        )
+
+    def _clear_leftovers(self, dataset: Dataset, copy: Copy, *, locked: bool) -> None:
+        """Tidy up after a run that was killed between publishing a copy and recording it: its lock, its staging."""
+        if copy.store is None or not (os.path.lexists(f"{copy.path}.lock") or copy.store.has_partials()):
+            return
+        from dm.porcelain.staging import find_staging
+
+        # Who holds the lock now is alive, or another tool: then it is theirs to tidy up.
+        with suppress(MachineFailed):
+            with nullcontext() if locked else self.project.lock_copy(copy, should_stop=lambda: True):
+                find_staging(self.project, dataset, copy).clear()
+                if copy.store.has_partials():
+                    copy.store.clear_abandoned()
+
+    def _may_adopt(self, dataset: Dataset, copy: Copy) -> bool:
+        """Whether the marker and the ref of a copy may be written; raises `Refused` where it cannot do without."""
+        distrust = self.project.find_distrust(dataset, copy)
+        if distrust is not None and not copy.is_marked():
+            refuse_untrusted_place(self.project, dataset, self.project.locate(dataset)._replace(path=copy.path))
+        return distrust is None
+
+    def _weigh_again(self, dataset: Dataset, weighed: Weighed) -> Standing:
+        """What a copy is worth now that its lock is ours."""
+        again = weigh(self.project, dataset, weighed.candidate)
+        if again.verdict not in ("use", "adopt") or again.standing is None:
+            path = weighed.candidate.copy.path
+            raise Refused(f"'{path}' changed while it was looked at", hint="run the command again", code="place-taken")
+        return again.standing
+
+    def _refuse_obstacle(self, dataset: Dataset, obstacle: Weighed) -> NoReturn:
+        """Say why what lies at a place is neither used nor overwritten."""
+        path, name = obstacle.candidate.copy.path, quote_word(dataset.name)
+        if obstacle.verdict != "wrong" or obstacle.standing is None:
+            raise Refused(
+                f"cannot fetch '{dataset.name}': '{path}' holds data that nothing vouches for",
+                hint=f"move it away, or dm fetch --force {name} puts it aside and fetches",
+                code="place-taken",
+            )
+        damage = describe_damage(self.project, dataset, obstacle.candidate.copy, obstacle.standing)
+        raise ContentMismatch(
+            f"cannot use '{path}' for '{dataset.name}': {damage}",
+            hint=name_way_out(dataset),
+            code="copy-damaged",
+        )
+
+    def _note_present(self, dataset: Dataset, copy: Copy, standing: Standing | None) -> None:
+        """Record a copy that was there; complete an entry that a killed run left without its contract."""
+        contract = find_contract(dataset)
+        proven = standing is not None and standing.meets_contract and contract is not None
+        sha256 = contract.hex if proven and contract is not None and contract.algorithm == "sha256" else None
+        self.recorder.note_place(dataset, copy, sha256=sha256)
+        if standing is None:
+            return
+        measured = standing.measured
+        if find_contract(dataset) is None:
+            cache = self.project.stat_cache
+            checksum = measure_checksum(copy.path, "sha256", stat_cache=cache, quick=True).checksum
+            fields = {} if checksum is None else {"checksum": str(checksum)}
+            self.recorder.note_fields(dataset, {**fields, **_pin_tree(measured.digest)})
+        elif dataset.digest is None and standing.meets_contract:
+            self.recorder.note_fields(dataset, _pin_tree(measured.digest))
+
+
+def _pin_tree(digest: Digest) -> dict[str, str]:
+    return {"digest": str(digest)} if digest.is_tree else {}
+
+
+def refuse_untrusted_place(project: Project, dataset: Dataset, location: Location) -> None:
+    """Raise `Refused` for a place outside that a manifest or a checkout's config chose (SCHEMA.md, "Places")."""
+    reason = project.find_place_distrust(location)
+    if reason is not None:
+        raise Refused(
+            f"cannot write '{dataset.name}': {reason}",
+            hint="dm trust shows it and asks; or set the place in your own config: dm config set --global",
+            code="place-untrusted",
+        )
