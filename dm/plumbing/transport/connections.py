@@ -191,35 +191,11 @@ class Connections:
         Redirects are followed to http and https only, at most ``options.redirects``; no login goes to a host that is
         not its own, nor from https down to http. Raises `PassingFault`, `SourceFailed` and `Refused`.
         """
-        from urllib3.exceptions import HTTPError, LocationParseError
-        from urllib3.util import parse_url
-
         encrypted = added_slash = False
         for _ in range(self.options.redirects + 1):
-            try:
-                address = parse_url(uri)
-            except LocationParseError as error:
-                raise SourceFailed(f"cannot read the URI '{describe_uri(uri)}'", code="uri-malformed") from error
-            scheme = address.scheme or ""
-            if not address.host:
-                raise SourceFailed(f"the URI '{describe_uri(uri)}' names no host", code="uri-malformed")
-            port = address.port or (443 if scheme == "https" else 80)
-            host = address.host if address.port is None else f"{address.host}:{address.port}"
-            sent = {"User-Agent": self.options.user_agent, "Accept": "*/*", "Accept-Encoding": "identity", **headers}
-            encrypted = encrypted or scheme == "https"
-            if scheme == "https" or not encrypted:
-                authorization = self._credentials.find_authorization(address.host, progress)
-                if authorization is not None:
-                    sent["Authorization"] = authorization
-            proxy = find_proxy(self._environment, scheme, address.host, port)
-            if self.closed:
-                raise PassingFault("interrupted", code="interrupted")
-            try:
-                response = self._send(address, proxy, sent)
-            except (HTTPError, ValueError) as error:
-                raise self._explain(error, uri, host, proxy) from error
-            answer = Answer(self, response, uri, printable(host), added_slash)  # type: ignore[arg-type]
-            location = response.headers.get("Location") if answer.status in _REDIRECTS else None
+            encrypted = encrypted or uri.partition(":")[0].lower() == "https"
+            answer = self._ask("GET", uri, headers, progress, may_log_in=not encrypted, added_slash=added_slash)
+            location = answer.headers.get("Location") if answer.status in _REDIRECTS else None
             if location is None:
                 return answer
             answer.finish()
@@ -228,6 +204,53 @@ class Connections:
             uri = target
         message = f"cannot fetch '{describe_uri(uri)}': more than {self.options.redirects} redirects"
         raise SourceFailed(message, hint="open the 'uri' in a browser to see where it leads", code="too-many-redirects")
+
+    def post(
+        self, uri: str, headers: Mapping[str, str], body: bytes, progress: Progress, *, may_log_in: bool = True
+    ) -> Answer:
+        """Send a POST and return the answer, whatever its status; a redirect is not followed. Raises as `get`.
+
+        A login goes over https, and over plain http where ``may_log_in``.
+        """
+        return self._ask("POST", uri, headers, progress, body=body, may_log_in=may_log_in)
+
+    def _ask(
+        self,
+        method: str,
+        uri: str,
+        headers: Mapping[str, str],
+        progress: Progress,
+        *,
+        body: bytes | None = None,
+        may_log_in: bool = True,
+        added_slash: bool = False,
+    ) -> Answer:
+        """One request and its answer. A login is sent over https, over plain http where ``may_log_in``."""
+        from urllib3.exceptions import HTTPError, LocationParseError
+        from urllib3.util import parse_url
+
+        try:
+            address = parse_url(uri)
+        except LocationParseError as error:
+            raise SourceFailed(f"cannot read the URI '{describe_uri(uri)}'", code="uri-malformed") from error
+        scheme = address.scheme or ""
+        if not address.host:
+            raise SourceFailed(f"the URI '{describe_uri(uri)}' names no host", code="uri-malformed")
+        port = address.port or (443 if scheme == "https" else 80)
+        host = address.host if address.port is None else f"{address.host}:{address.port}"
+        sent = {"User-Agent": self.options.user_agent, "Accept": "*/*", "Accept-Encoding": "identity", **headers}
+        if scheme == "https" or may_log_in:
+            authorization = self._credentials.find_authorization(address.host, progress)
+            if authorization is not None:
+                sent["Authorization"] = authorization
+        proxy = find_proxy(self._environment, scheme, address.host, port)
+        if self.closed:
+            raise PassingFault("interrupted", code="interrupted")
+        try:
+            response = self._send(method, address, proxy, sent, body)
+        except (HTTPError, ValueError) as error:
+            raise self._explain(error, uri, host, proxy) from error
+        return Answer(self, response, uri, printable(host), added_slash)  # type: ignore[arg-type]
 
     def _follow(self, uri: str, location: str, host: str) -> str:
         from urllib.parse import urljoin
@@ -245,7 +268,7 @@ class Connections:
         return target
 
     def _send(
-        self, address: Url, proxy: str | None, headers: dict[str, str]
+        self, method: str, address: Url, proxy: str | None, headers: dict[str, str], body: bytes | None
     ) -> urllib3.BaseHTTPResponse | KeptResponse:
         from urllib3.util import Retry, Timeout
 
@@ -261,17 +284,19 @@ class Connections:
             }
         if proxy is not None:
             uri = address._replace(auth=None, fragment=None).url
-            return self._manager(proxy).urlopen("GET", uri, headers=headers, **self._limits)
+            return self._manager(proxy).urlopen(method, uri, body=body, headers=headers, **self._limits)
         # What the manager does for every request (parse again, make a key) costs as much as the request.
         place = (address.scheme, address.host, address.port)
         pool = self._pools.get(place)
         if pool is None:
             pool = self._manager(None).connection_from_host(address.host, address.port, address.scheme)
             self._pools[place] = pool
-        kept = ask_again(pool, address.request_uri, headers, self.options.read_timeout_s)
-        if kept is not None:
-            return kept
-        return pool.urlopen("GET", address.request_uri, headers=headers, assert_same_host=False, **self._limits)
+        if method == "GET":
+            kept = ask_again(pool, address.request_uri, headers, self.options.read_timeout_s)
+            if kept is not None:
+                return kept
+        path = address.request_uri
+        return pool.urlopen(method, path, body=body, headers=headers, assert_same_host=False, **self._limits)
 
     def _manager(self, proxy: str | None) -> urllib3.PoolManager:
         manager = self._managers.get(proxy)

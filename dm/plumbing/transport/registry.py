@@ -20,18 +20,32 @@ __all__ = ["Fetchers", "HttpOptions", "find_fetcher"]
 class Fetchers:
     """The transports of one session: one of each, shared by all threads, closed together.
 
-    ``http`` sets the limits of http(s). Leaving the `with` block (or `close`) closes every transport that was made and
-    ends what is under way in other threads.
+    ``http`` sets the limits of http(s) and git; ``ssh_command`` is what is run to reach another machine. Leaving the
+    `with` block (or `close`) closes every transport that was made and ends what is under way in other threads.
     """
 
-    def __init__(self, environment: Environment, *, http: HttpOptions | None = None) -> None:
+    def __init__(
+        self, environment: Environment, *, http: HttpOptions | None = None, ssh_command: str | None = None
+    ) -> None:
         def make_http() -> Fetcher:
             return HttpFetcher(environment, http or HttpOptions())
+
+        def make_git() -> Fetcher:
+            from dm.plumbing.transport.git.fetcher import GitFetcher
+
+            return GitFetcher(environment, http or HttpOptions(), ssh_command=ssh_command)
+
+        def make_bucket() -> Fetcher:
+            from dm.plumbing.transport.bucket import BucketFetcher
+
+            return BucketFetcher(environment, http or HttpOptions())
 
         self._makers: dict[str, Callable[[], Fetcher]] = {
             "http": make_http,
             "https": make_http,
             "file": FileFetcher,
+            **dict.fromkeys(("s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "gdrive"), make_bucket),
+            **dict.fromkeys(("git", "git+http", "git+https", "git+ssh", "ssh+git"), make_git),
         }
         self._made: dict[str, Fetcher] = {}
         self._lock = threading.Lock()

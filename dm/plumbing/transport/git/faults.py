@@ -1,0 +1,82 @@
+"""What goes wrong with a repository, before it is known which URI it was."""
+
+from __future__ import annotations
+
+import zlib
+
+from dm.values import printable
+
+#: What dulwich, zlib and struct raise over bytes that are not what they should be, beside their own errors.
+MALFORMED_BYTES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+#: The characters of a server's message that are shown.
+_SHOWN_CHARACTERS = 200
+
+
+class GitFault(Exception):
+    """A fault that no other try would change. ``refused``: it is refused for safety, not a failure of the source."""
+
+    def __init__(
+        self, reason: str, *, hint: str | None = None, code: str = "git-failed", refused: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+        self.code = code
+        self.refused = refused
+
+
+class NotHandedOut(GitFault):
+    """The server does not hand out the commit that was asked for, or not without its history."""
+
+
+def corrupt(reason: str) -> GitFault:
+    """The fault of bytes that are no proper repository."""
+    hint = "run it again; if it stays so, the repository is damaged: ask its keeper to run 'git fsck'"
+    return GitFault(reason, hint=hint, code="git-corrupt")
+
+
+def unsafe(path: bytes, reason: str) -> GitFault:
+    """The fault of an entry that must not be made here."""
+    shown = printable(path.decode("utf-8", "surrogateescape"))
+    hint = "nothing of it is used; ask the keeper of the repository"
+    return GitFault(f"its entry '{shown}' {reason}", hint=hint, code="unsafe-entry", refused=True)
+
+
+def explain(told: str, place: str) -> GitFault:
+    """The fault that a server's own words mean (of git, of the daemon, of ssh, of the forges)."""
+    shown = printable(" ".join(told.split()))[:_SHOWN_CHARACTERS].removeprefix("fatal: ").removeprefix("upload-pack: ")
+    low = told.lower()
+    if any(words in low for words in ("not our ref", "unadvertised object", "not valid", "support shallow")):
+        return NotHandedOut(f"{place} says: {shown}", hint="is the repository complete?")
+    if any(words in low for words in _AUTH_WORDS):
+        hint = f"try 'ssh {place}' by hand; a key goes into ssh-agent (ssh-add), the user into ~/.ssh/config"
+        return GitFault(f"{place} does not let this user in: {shown}", hint=hint, code="git-auth")
+    if "host key" in low:
+        hint = f"run 'ssh {place}' once by hand and compare its key with the one that its keeper gives"
+        return GitFault(f"the key of {place} is not known: {shown}", hint=hint, code="ssh-host-key")
+    if any(words in low for words in _MISSING_WORDS):
+        hint = "check the 'uri'; a private repository may look like one that is not there"
+        return GitFault(f"there is no such repository: {shown}", hint=hint, code="git-not-found")
+    return GitFault(f"{place} says: {shown}" if shown else f"{place} gave no answer", hint="try again later")
+
+
+_AUTH_WORDS = ("permission denied", "authentication fail", "access denied for", "no supported authentication")
+_MISSING_WORDS = (
+    "not found",
+    "not exported",
+    "does not appear to be a git repository",
+    "no such file",
+    "could not be found",
+    "does not exist",
+    "not a git repository",
+)
