@@ -74,3 +74,17 @@ class SilentProgress:
 
 
 SILENT = SilentProgress()
+
+
+def format_size(size_bytes: int | None) -> str:
+    """Bytes for people, in powers of 1024: ``0 B``, ``1.5 KiB``, ``2.0 GiB``."""
+    if size_bytes is None:
+        return "-"
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    amount = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        amount /= 1024
+        if amount < 1024 or unit == "PiB":
+            return f"{amount:.1f} {unit}"
+    raise AssertionError("unreachable")

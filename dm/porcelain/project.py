@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dm.plumbing.records.trust import Trust
     from dm.plumbing.store.disk import DiskStore
     from dm.plumbing.store.statcache import StatCache
+    from dm.plumbing.transport.connections import HttpOptions
     from dm.plumbing.transport.registry import Fetchers
     from dm.values import Digest, Permission
 
@@ -378,9 +379,9 @@ class Project:
         return f"{self.environment.process_id} {self.environment.host_name}"
 
 
-def make_fetchers(places: Places) -> Fetchers:
-    """The transports, with the limits that the environment or the user's config sets."""
-    from dm.plumbing.transport.registry import Fetchers, HttpOptions
+def read_http_options(places: Places) -> HttpOptions:
+    """The limits of http that the environment or the user's config sets."""
+    from dm.plumbing.transport.connections import HttpOptions
 
     timeout_s, retries = places.number("http_timeout"), places.number("http_retries")
     options = HttpOptions()
@@ -388,4 +389,11 @@ def make_fetchers(places: Places) -> Fetchers:
         options = options._replace(read_timeout_s=float(timeout_s))
     if retries is not None:
         options = options._replace(retries=int(retries))
-    return Fetchers(places.environment, http=options)
+    return options
+
+
+def make_fetchers(places: Places) -> Fetchers:
+    """The transports, with the limits that the environment or the user's config sets."""
+    from dm.plumbing.transport.registry import Fetchers
+
+    return Fetchers(places.environment, http=read_http_options(places))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dm.plumbing.cli.output import encode_value, write_records
+from dm.progress import format_size
 from dm.values import Outcome, printable
 
 if TYPE_CHECKING:
@@ -32,20 +33,6 @@ _STYLES = {
     "unpinned": "33",
     "updated": "36",
 }
-
-
-def format_size(size_bytes: int | None) -> str:
-    """Bytes for people, in powers of 1024: ``0 B``, ``1.5 KiB``, ``2.0 GiB``."""
-    if size_bytes is None:
-        return "-"
-    if size_bytes < 1024:
-        return f"{size_bytes} B"
-    amount = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        amount /= 1024
-        if amount < 1024 or unit == "PiB":
-            return f"{amount:.1f} {unit}"
-    raise AssertionError("unreachable")
 
 
 def paint(session: Session, word: str, text: str | None = None) -> str:
