@@ -40,10 +40,16 @@ class Fetchers:
 
             return BucketFetcher(environment, http or HttpOptions())
 
+        def make_bucket() -> Fetcher:
+            from dm.plumbing.transport.bucket import BucketFetcher
+
+            return BucketFetcher(environment, http or HttpOptions())
+
         self._makers: dict[str, Callable[[], Fetcher]] = {
             "http": make_http,
             "https": make_http,
             "file": FileFetcher,
+            **dict.fromkeys(("s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "gdrive"), make_bucket),
             **dict.fromkeys(("s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "gdrive"), make_bucket),
             **dict.fromkeys(("git", "git+http", "git+https", "git+ssh", "ssh+git"), make_git),
         }

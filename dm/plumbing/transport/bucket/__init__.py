@@ -7,6 +7,7 @@ Nothing here is imported before the first URI of such a scheme is used, and no l
 
 from __future__ import annotations
 
+from dm.plumbing.transport.bucket.fetcher import BucketFetcher
 from dm.plumbing.transport.bucket.place import open_in_place, open_mapping
 
-__all__ = ["open_in_place", "open_mapping"]
+__all__ = ["BucketFetcher", "open_in_place", "open_mapping"]

@@ -18,6 +18,8 @@ from dm.values import printable
 Kind = Literal["absent", "no-bucket", "denied", "changed", "archived", "unreachable", "passing", "failed"]
 
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "InvalidBucketName"})
+#: Answered with status 400 by S3, where others answer 401 or 403.
+_DENIED = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"})
 _CHANGED = frozenset({"PreconditionFailed", "ConditionNotMet", "InvalidRange"})
 _PASSING = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ServerBusy", "InternalError"})
 _ARCHIVED = frozenset({"InvalidObjectState", "BlobArchived"})
@@ -104,7 +106,11 @@ def find_fault(error: BaseException) -> BucketFault:
         return BucketFault("passing", f"it answered {word or status}")
     if isinstance(error, FileNotFoundError) or status == 404:
         return BucketFault("absent", word)
-    if isinstance(error, PermissionError) or status in (401, 403):
+    # gcsfs has no exception of its own for either.
+    if isinstance(error, FileExistsError):
+        return BucketFault("changed")
+    forbidden = type(error) is OSError and str(error).startswith("Forbidden")
+    if forbidden or isinstance(error, PermissionError) or word in _DENIED or status in (401, 403):
         return BucketFault("denied", word)
     if status:
         return BucketFault("failed", f"{word} ({status})" if word else str(status))

@@ -159,6 +159,12 @@ def _find_google_token(environment: Environment) -> str | None:
     return str(path) if kind in ("service_account", "authorized_user") else None
 
 
+def names_account(environment: Environment, account: str | None) -> bool:
+    """Whether it is said which storage account of Azure is meant, by the URI or the environment."""
+    names = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_CONNECTION_STRING")
+    return account is not None or any(map(environment.get, names))
+
+
 def _build_azure(environment: Environment, account: str | None, anonymous: bool) -> dict[str, Any]:
     get = environment.get
     options: dict[str, Any] = {"anon": anonymous}
