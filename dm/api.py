@@ -66,20 +66,23 @@ class Manifest:
         *,
         progress: Progress = SILENT,
         environment: Environment | None = None,
+        trust: bool = False,
     ) -> Manifest:
         """Open a manifest file, or the folder that holds one; without a path the one that the command line would find.
 
+        Code that it names runs where the user allowed it (`dm trust`), or with ``trust``, which is for manifests that
+        are your own.
         The storage ladder, environment variables and host name are read now; later changes do not move it. Raises
         `NotFound` when there is none and `Malformed` when it, or a config file, cannot be read.
         """
         surroundings = environment or Environment.read()
         if path is None:
-            return cls(Project.open(surroundings, progress=progress))
+            return cls(Project.open(surroundings, progress=progress, trust=trust))
         place = Path(surroundings.working_folder, path)
         if place.is_dir():
             surroundings = surroundings._replace(working_folder=place, variables=_without_manifest(surroundings))
-            return cls(Project.open(surroundings, progress=progress))
-        return cls(Project.open(surroundings, manifest_path=place, progress=progress))
+            return cls(Project.open(surroundings, progress=progress, trust=trust))
+        return cls(Project.open(surroundings, manifest_path=place, progress=progress, trust=trust))
 
     @classmethod
     def of(
@@ -89,17 +92,19 @@ class Manifest:
         project_root: str | PathLike[str] = ".",
         progress: Progress = SILENT,
         environment: Environment | None = None,
+        trust: bool = False,
     ) -> Manifest:
         """A manifest in memory, from the tables that a file would hold: ``{"sst": {"uri": "https://…"}}``.
 
         ``project_root`` is what relative paths are below, and where the state file is kept. Checksums that fetching
-        measures are kept in memory.
+        measures are kept in memory. Code that the tables name runs with ``trust`` only.
         """
         from dm.plumbing.records.manifest import Manifest as Model
 
         surroundings = environment or Environment.read()
         root = Path(surroundings.working_folder, project_root)
-        return cls(Project.of(Model.of_tables(datasets, project_root=root), surroundings, progress=progress))
+        model = Model.of_tables(datasets, project_root=root)
+        return cls(Project.of(model, surroundings, progress=progress, trust=trust))
 
     @property
     def path(self) -> Path | None:

@@ -66,11 +66,15 @@ class Session:
         if self.choose_progress is not None:
             self.progress = self.choose_progress(self)
 
-    def open_project(self) -> Project:
-        """The project of ``--manifest``, the environment or the folder; `NotFound` when there is none."""
+    def open_project(self, *, trust: bool = False) -> Project:
+        """The project of ``--manifest``, the environment or the folder; `NotFound` when there is none.
+
+        ``trust`` is the option of that name: what the manifest names may run.
+        """
         from dm.porcelain.project import Project
 
-        return Project.open(self.environment, manifest_path=self.manifest_path, progress=self.progress)
+        environment, progress = self.environment, self.progress
+        return Project.open(environment, manifest_path=self.manifest_path, progress=progress, trust=trust)
 
     def resolve(self, path: str | Path) -> Path:
         """A path of the command line as an absolute one (after ``-C``); links are not followed."""
@@ -186,6 +190,10 @@ def _common_options() -> list[click.Parameter]:
         click.Option(["--debug"], is_flag=True, hidden=True),
     ]
 
+
+trust_option = click.option(
+    "--trust", is_flag=True, help="Run what the manifest names without asking (DATAMANIFEST_TRUST=1 does the same)."
+)
 
 nul_option = click.option("-z", "nul", is_flag=True, help="End records with NUL, quote nothing.")
 

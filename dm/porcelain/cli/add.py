@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dm.errors import UsageError
-from dm.plumbing.cli.frame import Session, command
+from dm.plumbing.cli.frame import Session, command, trust_option
 
 
 @command("add")
@@ -22,7 +22,10 @@ from dm.plumbing.cli.frame import Session, command
 @click.option("--no-fetch", is_flag=True, help="Only declare.")
 @click.option("--overwrite", is_flag=True, help="Replace an entry of the same name.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be declared, and where it would be.")
-def COMMAND(session: Session, sources: tuple[str, ...], no_fetch: bool, **fields: object) -> None:  # noqa: N802
+@trust_option
+def COMMAND(  # noqa: N802 - the name that the table of commands imports
+    session: Session, sources: tuple[str, ...], no_fetch: bool, trust: bool, **fields: object
+) -> None:
     """Declare data by its URI or path, fetch it, and pin its checksum in the manifest.
 
     Nothing stays declared when fetching fails. A path inside the project is declared where it lies; one outside
@@ -36,7 +39,7 @@ def COMMAND(session: Session, sources: tuple[str, ...], no_fetch: bool, **fields
         if single:
             raise UsageError(f"--{single[0]} goes with one source, not with {len(sources)}")
     options = AddOptions(fetch=not no_fetch, **fields)  # type: ignore[arg-type]
-    project = session.open_project()
+    project = session.open_project(trust=trust)
     outcomes = []
     try:
         for source in sources:

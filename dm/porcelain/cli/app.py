@@ -33,6 +33,7 @@ PORCELAIN = {
     "path": "Print where a dataset is.",
     "show": "Print all that is known of a dataset.",
     "config": "Read and change settings.",
+    "trust": "Show what the manifest would run, and allow it.",
     "validate": "Check manifest, state and config against their schemas.",
     "doctor": "Examine this installation, its stores and file systems.",
     "demo": "Run the main job on real data in a scratch folder.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dm.plumbing.cli.frame import Session, command
+from dm.plumbing.cli.frame import Session, command, trust_option
 
 
 @command("fetch")
@@ -13,8 +13,9 @@ from dm.plumbing.cli.frame import Session, command
 @click.option("-f", "--force", is_flag=True, help="Fetch again from the source; what lies in the way is put aside.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
+@trust_option
 def COMMAND(  # noqa: N802 - the name that the table of commands imports
-    session: Session, names: tuple[str, ...], jobs: int | None, force: bool, dry_run: bool, fail_fast: bool
+    session: Session, names: tuple[str, ...], jobs: int | None, force: bool, dry_run: bool, fail_fast: bool, trust: bool
 ) -> None:
     """Make declared data be here, verified. All of it, when no NAME is given.
 
@@ -26,7 +27,7 @@ def COMMAND(  # noqa: N802 - the name that the table of commands imports
     from dm.porcelain.materialize import FetchOptions
     from dm.porcelain.verbs.fetch import fetch
 
-    project = session.open_project()
+    project = session.open_project(trust=trust)
     try:
         options = FetchOptions(jobs=jobs or project.jobs, force=force, dry_run=dry_run, fail_fast=fail_fast)
         report = None if session.json else lambda outcome: draw_outcome(session, outcome)

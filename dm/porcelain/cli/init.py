@@ -17,5 +17,5 @@ def COMMAND(session: Session, folder: str) -> None:  # noqa: N802
     from dm.porcelain.cli.render import draw_outcome
     from dm.porcelain.verbs.start import start
 
-    outcome = start(session.resolve(folder))
+    outcome = start(session.resolve(folder), session.environment, progress=session.progress)
     session.finish([outcome], draw=lambda found: draw_outcome(session, outcome))

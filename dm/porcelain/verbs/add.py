@@ -75,7 +75,7 @@ def add(project: Project, source: str, options: AddOptions = AddOptions()) -> Ou
             return Outcome(name, "ok", path=location.path, message="would be declared")
         outcome = Outcome(name, "ok", message="declared")
         if options.fetch and not options.lazy:
-            scratch = Project.of(candidate, project.environment, progress=project.progress)
+            scratch = project.with_manifest(candidate)
             try:
                 outcome, measured = _make_present(scratch, name, is_local=is_local)
             finally:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dm.errors import Refused
+from dm.environment import Environment
+from dm.errors import DmError, Refused
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder, write_file
 from dm.plumbing.records.manifest import MANIFEST_NAMES
 from dm.plumbing.records.state import STATE_FILE_NAME
+from dm.plumbing.records.trust import TrustStore
+from dm.progress import SILENT, Progress
 from dm.values import Outcome
 
 #: What a new project's Git ignores: the state file and the checkout's private folder.
@@ -21,10 +24,11 @@ schema = 1
 """
 
 
-def start(folder: Path) -> Outcome:
+def start(folder: Path, environment: Environment, *, progress: Progress = SILENT) -> Outcome:
     """Write ``datamanifest.toml`` into a folder (made if need be) and complete its ``.gitignore``.
 
-    Raises `Refused` where a manifest of any name lies there already; nothing is changed then.
+    What this user then adds by `dm` needs no further word (SCHEMA.md, "Trust"). Raises `Refused` where a manifest of
+    any name lies there already; nothing is changed then.
     """
     for name in MANIFEST_NAMES:
         if (folder / name).exists() or (folder / name).is_symlink():
@@ -34,6 +38,10 @@ def start(folder: Path) -> Outcome:
     path = folder / MANIFEST_NAMES[0]
     _ignore(folder / ".gitignore")
     write_file(path, _MANIFEST.encode())
+    try:
+        TrustStore(environment, progress=progress).allow(path, ())
+    except DmError as error:
+        progress.note(f"{error.message}; dm trust will ask before anything runs")
     return Outcome(path.name, "ok", path=path, message="created")
 
 
