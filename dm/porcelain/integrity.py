@@ -105,7 +105,7 @@ def describe_damage(project: Project, dataset: Dataset, copy: Copy, standing: St
 def name_way_out(dataset: Dataset) -> str:
     """What mends a copy whose bytes are wrong, as a hint."""
     name = quote_word(dataset.name)
-    if dataset.uris:
+    if dataset.uris or not {"fetcher", "shell", "_LANG", "python"}.isdisjoint(dataset.table):
         return f"dm fetch --force {name} puts it aside and fetches again"
     return f"restore it, or delete its 'checksum' and 'digest': dm fetch {name} then pins what is there"
 

@@ -20,7 +20,7 @@ from dm.errors import MachineFailed, Malformed, Refused, SourceFailed
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import ensure_folder, remove_tree
 from dm.plumbing.records.bindings import find_fetcher, find_shell, list_foreign_fetchers
-from dm.porcelain.checking import check_arrived, list_algorithms, measure_file
+from dm.porcelain.checking import check_arrived, check_folder, list_algorithms, measure_file
 from dm.porcelain.template import expand_template
 from dm.values import Binding, Permission, printable
 
@@ -37,10 +37,14 @@ _LINES_TOLD = 10
 
 
 class Rung(NamedTuple):
-    """One rung of the ladder that is code: what it is, in one line, and how it is run."""
+    """One rung of the ladder that is code: what it is, in one line, and how it is run.
+
+    ``run`` returns another path than the one that it was given where the result lies there, and is the dataset itself:
+    an archive has been unpacked.
+    """
 
     runs: str
-    run: Callable[[Job, Path, Permission], None]
+    run: Callable[[Job, Path, Permission], Path | None]
 
 
 def obtain_by_code(job: Job) -> Staged | None:
@@ -62,8 +66,10 @@ def obtain_by_code(job: Job) -> Staged | None:
         ensure_folder(folder)
         path = folder / name_download(job.dataset)
         permission = job.project.demand_trust(f"fetch '{job.dataset.name}'", rung.runs)
-        rung.run(job, path, permission)
-        fetched = _take_in(job, path)
+        result = rung.run(job, path, permission)
+        fetched = _take_in(job, result or path)
+        if result is not None and not fetched.digests:
+            return check_folder(job.dataset, result, staging)
         return check_arrived(job.project, job.dataset, fetched, staging)
     except BaseException:
         with suppress(MachineFailed):
@@ -124,17 +130,30 @@ def _choose_foreign(job: Job) -> Rung | None:
             hint="dm fetch --delegate runs it, or add a 'uri', 'shell' or 'fetcher'",
             code="not-delegated",
         )
+    from dm.plumbing.transport.peer_cli import find_peer
     from dm.plumbing.transport.runtimes import find_runtime
 
+    variables = job.project.environment.variables
     for language, binding in fetchers:
-        if find_runtime(language, job.project.environment.variables) is not None:
+        if find_runtime(language, variables) is not None:
             return _make_foreign_rung(language, binding)
+        peer = find_peer(language, variables) if job.project.manifest.path is not None else None
+        if peer is not None:
+            return _make_peer_rung(language, binding, peer)
         job.project.progress.note(f"'{dataset.name}': no runtime for {printable(language)} here; passing over it")
     raise SourceFailed(
         f"cannot fetch '{dataset.name}': its only source is a fetcher in {told}, for which there is no runtime here",
         hint=f"install {told}, or add a 'uri', 'shell' or 'fetcher'",
         code="runtime-missing",
     )
+
+
+def _make_peer_rung(language: str, binding: Binding, peer: Sequence[str]) -> Rung:
+    def run(job: Job, path: Path, permission: Permission) -> Path:
+        return _run_peer(job, peer, path, permission)
+
+    program = printable(os.path.basename(peer[0]))
+    return Rung(f"{printable(language)} fetcher: {binding.describe()}, by {program}", run)
 
 
 def _make_foreign_rung(language: str, binding: Binding) -> Rung:
@@ -228,6 +247,30 @@ def _run_foreign(job: Job, language: str, binding: Binding, path: Path, permissi
         )
     except SourceFailed as error:
         message = f"cannot fetch '{job.dataset.name}': {error.message}"
+        raise type(error)(message, hint=error.hint, code=error.code) from error.__cause__
+
+
+def _run_peer(job: Job, peer: Sequence[str], path: Path, permission: Permission) -> Path:
+    from dm.plumbing.transport.peer_cli import fetch_by_peer
+
+    dataset, project, manifest = job.dataset, job.project, job.project.manifest.path
+    assert manifest is not None
+    folder = path.with_name("peer")
+    ensure_folder(folder)
+    try:
+        return fetch_by_peer(
+            peer,
+            dataset.name,
+            key=dataset.landing,
+            manifest=manifest,
+            folder=folder,
+            variables=project.environment.variables,
+            should_stop=job.shared.should_stop,
+            take_line=_make_listener(job),
+            permission=permission,
+        )
+    except SourceFailed as error:
+        message = f"cannot fetch '{dataset.name}': {error.message}"
         raise type(error)(message, hint=error.hint, code=error.code) from error.__cause__
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dm.porcelain.job import Job
 
 #: The fields that may bring code; most datasets have none of them.
-_CODE_FIELDS = frozenset(("fetcher", "shell", "_LANG", "python"))
+CODE_FIELDS = frozenset(("fetcher", "shell", "_LANG", "python"))
 
 
 def obtain_from_source(job: Job) -> Staged:
@@ -32,7 +32,7 @@ def obtain_from_source(job: Job) -> Staged:
     from: what was refused, what is not what was declared, an archive that is none, a source that gave nothing; and
     whatever code left.
     """
-    if not _CODE_FIELDS.isdisjoint(job.dataset.table):
+    if not CODE_FIELDS.isdisjoint(job.dataset.table):
         from dm.porcelain.running import obtain_by_code
 
         staged = obtain_by_code(job)
@@ -54,7 +54,7 @@ def obtain_from_source(job: Job) -> Staged:
 
 def find_code(dataset: Dataset) -> str | None:
     """What of the manifest's code would bring a dataset, as one line; None when its URI would."""
-    if _CODE_FIELDS.isdisjoint(dataset.table):
+    if CODE_FIELDS.isdisjoint(dataset.table):
         return None
     from dm.porcelain.running import describe_code
 

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.select import select
+from dm.porcelain.sources import CODE_FIELDS
 
 if TYPE_CHECKING:
     from dm.porcelain.project import Project
     from dm.values import Outcome
+
+
+def declares_code(project: Project) -> bool:
+    """Whether code of the manifest may have to bring one of its datasets."""
+    return any(not CODE_FIELDS.isdisjoint(dataset.table) for dataset in project.manifest.datasets.values())
 
 
 def fetch(
