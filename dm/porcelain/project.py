@@ -396,4 +396,5 @@ def make_fetchers(places: Places) -> Fetchers:
     """The transports, with the limits that the environment or the user's config sets."""
     from dm.plumbing.transport.registry import Fetchers
 
-    return Fetchers(places.environment, http=read_http_options(places))
+    http, ssh_command = read_http_options(places), places.text("ssh_command")
+    return Fetchers(places.environment, http=http, ssh_command=ssh_command)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dm.errors import MachineFailed, Refused, SourceFailed
 from dm.plumbing.fs.link import link_file
-from dm.plumbing.fs.machine import display_path, machine_errors
+from dm.plumbing.fs.machine import AnyPath, display_path, machine_errors
 from dm.plumbing.fs.publish import ensure_folder, remove_tree
 from dm.plumbing.fs.walk import Entry, scan_tree
 from dm.plumbing.transport.address import describe_uri
@@ -191,12 +191,19 @@ def _copy_folder(source: Path, target: Path, task: Task) -> int:
 def _copy_link(entry: Entry, name: bytes, made: bytes) -> None:
     with machine_errors("read", name):
         text = os.readlink(name)
-    inside = os.path.normpath(os.path.join(os.path.dirname(entry.name), text))
-    if text.startswith(b"/") or inside == b".." or inside.startswith(b"../"):
-        message = f"cannot copy the link '{display_path(name)}': it leads out of the folder, to '{display_path(text)}'"
-        raise Refused(message, hint="put a copy of what it leads to in its place", code="link-leaves")
+    check_inner_link(entry.name, text, name)
     with machine_errors("write", made):
         os.symlink(text, made)
+
+
+def check_inner_link(name: bytes, text: bytes, shown: AnyPath) -> None:
+    """Raise `Refused` for a link of a folder that leads out of it; ``name`` is its path below the folder, ``text`` what
+    it holds, ``shown`` how messages name it.
+    """
+    inside = os.path.normpath(os.path.join(os.path.dirname(name), text))
+    if text.startswith(b"/") or inside == b".." or inside.startswith(b"../"):
+        message = f"cannot copy the link '{display_path(shown)}': it leads out of the folder, to '{display_path(text)}'"
+        raise Refused(message, hint="put a copy of what it leads to in its place", code="link-leaves")
 
 
 def _copy_one(name: bytes, made: bytes, mode: int) -> int:

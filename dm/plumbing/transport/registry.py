@@ -20,8 +20,9 @@ __all__ = ["Fetchers", "HttpOptions", "find_fetcher"]
 class Fetchers:
     """The transports of one session: one of each, shared by all threads, closed together.
 
-    ``http`` sets the limits of http(s) and git; ``ssh_command`` is what is run to reach another machine. Leaving the
-    `with` block (or `close`) closes every transport that was made and ends what is under way in other threads.
+    ``http`` sets the limits of http(s), git and rsync; ``ssh_command`` is what is run to reach another machine.
+    Leaving the `with` block (or `close`) closes every transport that was made and ends what is under way in other
+    threads.
     """
 
     def __init__(
@@ -40,16 +41,16 @@ class Fetchers:
 
             return BucketFetcher(environment, http or HttpOptions())
 
-        def make_bucket() -> Fetcher:
-            from dm.plumbing.transport.bucket import BucketFetcher
+        def make_ssh() -> Fetcher:
+            from dm.plumbing.transport.ssh import SshFetcher
 
-            return BucketFetcher(environment, http or HttpOptions())
+            return SshFetcher(environment, ssh_command, http)
 
         self._makers: dict[str, Callable[[], Fetcher]] = {
             "http": make_http,
             "https": make_http,
             "file": FileFetcher,
-            **dict.fromkeys(("s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "gdrive"), make_bucket),
+            **dict.fromkeys(("ssh", "sshfs", "rsync"), make_ssh),
             **dict.fromkeys(("s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "gdrive"), make_bucket),
             **dict.fromkeys(("git", "git+http", "git+https", "git+ssh", "ssh+git"), make_git),
         }
