@@ -87,13 +87,23 @@ local({
     c(path, context)
   }
 
+  tell_calls <- function(calls) {
+    # The calls between ours and the one that failed, each on a line of its own.
+    is_ours <- vapply(calls, function(call) identical(call[[1L]], quote(do.call)), NA)
+    is_handler <- vapply(calls, function(call) identical(call[[1L]], quote(.handleSimpleError)), NA)
+    last <- if (any(is_handler)) which(is_handler)[[1L]] - 1L else length(calls) - 1L
+    first <- which(is_ours)[[1L]] + 2L
+    if (last < first) return()
+    for (call in calls[first:last]) cat("  in ", deparse(call, nlines = 1L)[[1L]], "\n", sep = "", file = stderr())
+  }
+
   found <- tryCatch(find_function(), error = function(error) end(81L, conditionMessage(error)))
-  withCallingHandlers(
-    tryCatch(
+  tryCatch(
+    withCallingHandlers(
       do.call(found, choose_arguments(found), quote = TRUE),
-      error = function(error) end(82L, conditionMessage(error))
+      error = function(error) tell_calls(sys.calls())
     ),
-    error = function(error) NULL
+    error = function(error) end(82L, conditionMessage(error))
   )
   quit(save = "no", status = 0L)
 }, envir = new.env(parent = baseenv()))

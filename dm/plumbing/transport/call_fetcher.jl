@@ -25,6 +25,7 @@ function read_value(lines)
 end
 
 function finish(status, failure)
+    flush(stdout)
     println(stderr)
     println(stderr, replace(failure, r"[\r\n]+\s*" => " "))
     exit(status)
@@ -50,13 +51,12 @@ function find_function(call)
     return found
 end
 
-function choose_keywords(found, context)
+function list_keywords(found)
     named = Symbol[]
     for method in methods(found)
         append!(named, Base.kwarg_decl(method))
     end
-    takes_all = any(name -> endswith(String(name), "..."), named)
-    return Pair{Symbol,Any}[Symbol(name) => value for (name, value) in context if takes_all || Symbol(name) in named]
+    return named
 end
 
 function call_function(found, call)
@@ -64,7 +64,14 @@ function call_function(found, call)
         keywords = Pair{Symbol,Any}[Symbol(name) => value for (name, value) in call["kwargs"]]
         return Base.invokelatest(found, call["args"]...; keywords...)
     end
-    return Base.invokelatest(found, call["download_path"]; choose_keywords(found, call["context"])...)
+    named = Base.invokelatest(list_keywords, found)
+    takes_all = any(name -> endswith(String(name), "..."), named)
+    keywords = Pair{Symbol,Any}[
+        Symbol(name) => value for (name, value) in call["context"] if takes_all || Symbol(name) in named
+    ]
+    path = call["download_path"]
+    :download_path in named && return Base.invokelatest(found; download_path = path, keywords...)
+    return Base.invokelatest(found, path; keywords...)
 end
 
 function run()

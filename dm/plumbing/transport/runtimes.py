@@ -209,9 +209,5 @@ def _check(finished: Finished, language: _Language, binding: Binding) -> None:
     if finished.status == 0:
         return
     if finished.status == _STATUS_BROKEN:
-        raise SourceFailed(
-            f"cannot use {_describe(binding)}: {finished.told}",
-            hint=f"a module is '<module>{language.suffix}' below the project root, or an installed package",
-            code="binding-broken",
-        )
+        raise SourceFailed(f"cannot use {_describe(binding)}: {finished.told}", code="binding-broken")
     raise SourceFailed(f"{_describe(binding)} failed in {language.title}: {finished.told}", code="fetcher-failed")
