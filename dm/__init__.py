@@ -9,7 +9,7 @@ from dm.version import __version__
 
 TYPE_CHECKING = False  # as `typing` has it, whose import would be half the time of `dm --version`
 if TYPE_CHECKING:
-    from dm.api import Failed, Manifest, fetch, path, status, verify
+    from dm.api import Failed, Manifest, fetch, load, path, status, verify
     from dm.errors import (
         ContentMismatch,
         DmError,
@@ -38,12 +38,13 @@ __all__ = [
     "UsageError",
     "__version__",
     "fetch",
+    "load",
     "path",
     "status",
     "verify",
 ]
 
-_API = ("Failed", "Manifest", "fetch", "path", "status", "verify")
+_API = ("Failed", "Manifest", "fetch", "load", "path", "status", "verify")
 _VALUES = ("Difference", "Digest", "Outcome")
 
 

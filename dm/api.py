@@ -5,7 +5,8 @@
     import dm
 
     dm.fetch()                                  # everything that the manifest here declares
-    table = pandas.read_csv(dm.fetch("co2"))    # one dataset; an outcome is an os.PathLike
+    table = dm.load("co2")                      # one dataset, as what its format is: here a pandas.DataFrame
+    path = dm.fetch("co2")                      # the same as a file; an outcome is an os.PathLike
 
     with dm.Manifest.open("paper/datamanifest.toml") as manifest:
         manifest.status()
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self, overload
+from typing import Any, Self, overload
 
 from dm.environment import Environment
 from dm.errors import DmError, gravest
@@ -31,6 +32,8 @@ from dm.values import Outcome
 
 #: Several datasets by name. (Not any iterable: a single `str` is one, and means one dataset.)
 Names = list[str] | tuple[str, ...]
+#: How to read a dataset: a function of its path, ``module:function``, or a format's name.
+Loader = Callable[[str], Any] | str
 
 
 class Failed(DmError):
@@ -146,6 +149,24 @@ class Manifest:
         options = FetchOptions(jobs=jobs or self._project.jobs, force=force)
         return self._answer(names, lambda chosen: run(self._project, chosen, options), check=check)
 
+    def load(self, name: str, *, loader: Loader | None = None, jobs: int | None = None) -> Any:
+        """Fetch a dataset unless it is there, verified, and return what its loader makes of it.
+
+        ``loader`` is a function of the path (a `str`), ``"module:function"`` or a format's name; without it the
+        dataset's own loader is taken, else the manifest's for its format, else the built-in one (docs/formats.md says
+        what each of these returns). A folder in no format that has a loader is its path. Data that is opened in place
+        (``lazy_access``) is read from its URI.
+
+        Raises what `fetch` raises; `SourceFailed` when there is no loader, its library is missing, it is broken or
+        cannot read the data; `Refused` when code of the manifest, or pickle data, would run that was not allowed. What
+        a loader of yours or of the manifest raises passes through as it is.
+        """
+        from dm.porcelain.materialize import FetchOptions
+        from dm.porcelain.verbs.load import load as run
+
+        self._project.forget_state()
+        return run(self._project, name, loader=loader, options=FetchOptions(jobs=jobs or self._project.jobs))
+
     def path_of(self, name: str) -> Path:
         """Where a dataset's copy is; `NotFound` when it is not there. Reads no data."""
         from dm.porcelain.verbs.locate import find_path
@@ -183,16 +204,21 @@ class Manifest:
 
         return self._answer(names, lambda chosen: run(self._project, chosen, quick=quick), check=check)
 
-    def add(self, source: str, **options: object) -> Outcome:
-        """Declare a URI or path, fetch it and pin its checksum; the fields of `AddOptions` are the options.
+    def add(self, source: str, **options: object) -> Outcome | list[Outcome]:
+        """Declare a URI, a path or a record's DOI, fetch it and pin its checksum; the fields of `AddOptions` are the
+        options. Return its outcome, or those of all entries where a record became several (``split=True``).
 
         Nothing stays declared when that fails: the error is raised.
         """
         from dm.porcelain.verbs.add import AddOptions
         from dm.porcelain.verbs.add import add as run
 
-        outcome = run(self._project, source, AddOptions(**options))  # type: ignore[arg-type]
-        return _checked(outcome)
+        outcomes = run(self._project, source, AddOptions(**options)).outcomes  # type: ignore[arg-type]
+        if len(outcomes) == 1:
+            return _checked(outcomes[0])
+        if any(outcome.failed for outcome in outcomes):
+            raise Failed(outcomes)
+        return outcomes
 
     def close(self) -> None:
         """Write what was learned of unchanged files for the next run."""
@@ -227,6 +253,8 @@ class Manifest:
 def _checked(outcome: Outcome) -> Outcome:
     if not outcome.failed:
         return outcome
+    if outcome.error is not None:
+        raise outcome.error
     kinds = {kind.exit_status: kind for kind in DmError.__subclasses__() if kind is not Failed}
     kind = kinds.get(outcome.exit_status, DmError)
     raise kind(outcome.message or outcome.status, hint=outcome.hint, code=outcome.code)
@@ -253,6 +281,12 @@ def fetch(
     """`Manifest.fetch` on the manifest of the working directory."""
     with Manifest.open() as manifest:
         return manifest.fetch(names, force=force, jobs=jobs, check=check)
+
+
+def load(name: str, *, loader: Loader | None = None, jobs: int | None = None) -> Any:
+    """`Manifest.load` on the manifest of the working directory."""
+    with Manifest.open() as manifest:
+        return manifest.load(name, loader=loader, jobs=jobs)
 
 
 def path(name: str) -> Path:

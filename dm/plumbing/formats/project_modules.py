@@ -9,8 +9,11 @@ What is imported from a project root (SCHEMA.md, "Bindings"):
 
 * the top-level name of a module that a binding names, where the project has it, also when the environment has one of
   that name; never a name of the standard library;
-* any other top-level name, once a binding of the project has run, where the environment has none: the project root is
-  at the end of ``sys.path``.
+* any other top-level name that a module of the project imports, where the environment has none: the project root is at
+  the end of ``sys.path``. Not for modules of the environment: many try to import what may be missing, and a file of
+  that name in a project, which nobody named, must not run.
+
+A module that the project does not have is imported from the environment alone, and the project stays out of it.
 
 A module is imported once in a process: a source that changes later is not read again, as everywhere in Python, also
 when the user has allowed the new one. Two projects may have modules of the same name: those of the project whose
@@ -26,7 +29,7 @@ from collections.abc import Sequence
 from importlib import import_module as import_by_name
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from dm.errors import SourceFailed
@@ -80,7 +83,7 @@ class _ProjectFinder:
             spec = _search(name, [root])
             if spec is None:
                 continue
-            if claimed is None and self._is_in_environment(name):
+            if claimed is None and (not _is_asked_by_project() or self._is_in_environment(name)):
                 return None
             self.served[name] = root
             return spec
@@ -114,8 +117,10 @@ class _ProjectFinder:
         if root in self.roots:
             self.roots.remove(root)
         else:
+            if root not in (os.path.realpath(entry or ".") for entry in sys.path):
+                # Python's own finder finds nothing there: what may come from there comes from this one.
+                sys.path_importer_cache[root] = _FindsNothing()
             sys.path.append(root)
-            _keep_bytecode_out(root)
         self.roots.insert(0, root)
         for name, module in self.shelves.pop(root, {}).items():
             sys.modules[name] = module
@@ -151,8 +156,8 @@ def import_module(name: str, *, project_root: Path) -> ModuleType:
     with _lock:
         if _finder not in sys.meta_path:
             sys.meta_path.insert(0, _finder)
-        _finder.activate(root)
         if _is_of_project(name, root):
+            _finder.activate(root)
             _finder.claim(name.partition(".")[0], root)
         return import_by_name(name)
 
@@ -180,6 +185,27 @@ def _is_of_project(name: str, root: str) -> bool:
 
 def _has_module(folder: str, name: str) -> bool:
     return any(os.path.isfile(os.path.join(folder, name + suffix)) for suffix in _SUFFIXES)
+
+
+class _FindsNothing:
+    """The entry of a folder on ``sys.path`` in which Python's own finder is to find nothing."""
+
+    def find_spec(self, name: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        return None
+
+    def invalidate_caches(self) -> None:
+        return None
+
+
+def _is_asked_by_project() -> bool:
+    """Whether the code that is importing, the nearest frame outside the import machinery, is a project's module."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if name != __name__ and name.partition(".")[0] != "importlib":
+            return isinstance(getattr(frame.f_globals.get("__spec__"), "loader", None), _SourceOnly)
+        frame = frame.f_back
+    return False
 
 
 def _keep_bytecode_out(folder: str) -> None:

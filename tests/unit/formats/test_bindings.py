@@ -169,6 +169,36 @@ def test_other_modules_of_the_project_are_found_after_those_of_the_environment(t
     assert str(root) == sys.path[-1]
 
 
+def test_a_library_that_tries_an_optional_import_does_not_get_a_file_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = "def f(path):\n try:\n  import optional_extra\n except ImportError:\n  return 'without'\n"
+    write(tmp_path / "environment", {"a_library.py": library})
+    monkeypatch.syspath_prepend(str(tmp_path / "environment"))
+    root = write(
+        tmp_path / "project",
+        {
+            "optional_extra.py": "raise Exception('ran')",
+            "pkg/__init__.py": "import a_library\ndef f(path): return a_library.f(path)",
+        },
+    )
+    assert "without" == call(root, "a_library:f")
+    assert str(root) not in sys.path
+    assert "without" == call(root, "pkg:f")
+    assert str(root) == sys.path[-1]
+
+
+def test_a_project_that_the_process_has_on_its_path_already_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path, {"mine.py": "def f(path): return 1", "scripts_own.py": "x = 1"})
+    monkeypatch.syspath_prepend(str(root))
+    call(root, "mine:f")
+    import scripts_own  # type: ignore[import-not-found]
+
+    assert 1 == scripts_own.x
+
+
 def test_bytecode_that_came_with_a_clone_never_runs(tmp_path: Path) -> None:
     root = write(
         tmp_path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source, need, refuse_value
 
@@ -25,9 +25,16 @@ def _read_npz(source: Source) -> object:
         return {name: arrays[name] for name in arrays.files}
 
 
+class _Written:
+    """A file that can only be written to: numpy would write to the descriptor of another and not say why it failed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
+
+
 def _write_npy(value: Any, path: Path) -> None:
     with path.open("wb") as file:
-        need("numpy", "numpy").save(file, value, allow_pickle=False)
+        need("numpy", "numpy").save(_Written(file), value, allow_pickle=False)
 
 
 def _write_npz(value: Any, path: Path) -> None:

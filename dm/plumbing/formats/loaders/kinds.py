@@ -54,13 +54,13 @@ class Loader(NamedTuple):
         if self.runs_code and not isinstance(permission, Permission):
             raise TypeError(f"'{self.format}' may run code: it is loaded by a Permission only")
         shown = printable(label or (str(source) if isinstance(source, Path) else "an open file"))
-        if isinstance(source, Path) and source.is_dir() and not self.takes_folder:
-            raise SourceFailed(
-                f"cannot load '{shown}' as {self.format}: it is a folder, and {self.how} reads one file",
-                hint="name a loader that takes a folder, or a 'format' that is one",
-                code="load-failed",
-            )
         try:
+            if isinstance(source, Path) and not self.takes_folder and source.is_dir():
+                raise SourceFailed(
+                    f"cannot load '{shown}' as {self.format}: it is a folder, and {self.how} reads one file",
+                    hint="name a loader that takes a folder, or a 'format' that is one",
+                    code="load-failed",
+                )
             return self.read(source)
         except DmError:
             raise
