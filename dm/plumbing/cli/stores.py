@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from dm.errors import Refused, UsageError
+from dm.plumbing.records.location import Location
 from dm.values import Digest
 
 if TYPE_CHECKING:
     from dm.plumbing.cli.frame import Session
     from dm.plumbing.records.places import Places
+    from dm.plumbing.records.trust import Trust
     from dm.plumbing.store.disk import DiskStore
 
 root_option = click.option("--root", metavar="DIR", help="The store root (default: the one in force here).")
@@ -21,12 +23,24 @@ root_option = click.option("--root", metavar="DIR", help="The store root (defaul
 
 def open_places_here(session: Session) -> Places:
     """The places of the manifest here, or the user's own where there is no manifest."""
+    return open_trust_here(session)[0]
+
+
+def open_trust_here(session: Session) -> tuple[Places, Trust | None]:
+    """The places here, with the user's trust in the manifest; None where there is no manifest."""
     from dm.plumbing.records.manifest import Manifest, discover
     from dm.plumbing.records.opening import open_places
 
     environment = session.environment
     path = discover(environment.working_folder, environment, session.manifest_path)
-    return open_places(None if path is None else Manifest.read(path), environment)
+    if path is None:
+        return open_places(None, environment), None
+    from dm.plumbing.records.trust import Trust, TrustStore, is_given
+
+    manifest = Manifest.read(path)
+    places = open_places(manifest, environment)
+    store = TrustStore(environment, progress=session.progress)
+    return places, Trust(manifest, places, store=store, given=is_given(environment))
 
 
 def open_store(
@@ -34,13 +48,14 @@ def open_store(
 ) -> DiskStore:
     """The store at ``--root``; else the innermost that holds ``owner_of``; else the one in force here.
 
-    With ``write`` the latter is `Refused` where a manifest, or a checkout's config, chose it outside.
+    With ``write`` the latter is `Refused` where a manifest, or a checkout's config, chose it outside and the user did
+    not allow that.
     """
     from dm.plumbing.store.disk import DiskStore, StoreOptions
     from dm.plumbing.store.layout import find_store_root
     from dm.plumbing.store.statcache import StatCache
 
-    places = open_places_here(session)
+    places, trust = open_trust_here(session)
     environment = session.environment
     if root is not None:
         folder = session.resolve(root)
@@ -50,8 +65,8 @@ def open_store(
         found = None if owner_of is None else find_store_root(owner_of)
         folder = found or places.store_roots()[0]
         distrust = places.untrusted_store() if write and found is None else None
-        if distrust is not None:
-            hint = f"if that is wanted, say so: --root {shlex.quote(str(folder))}"
+        if distrust is not None and not (trust and trust.allows_place(Location(folder, folder, False, "", ()))):
+            hint = f"dm trust shows it and asks; or say that it is wanted: --root {shlex.quote(str(folder))}"
             raise Refused(f"cannot write to '{folder}': {distrust}", hint=hint, code="place-untrusted")
     return DiskStore(
         folder,

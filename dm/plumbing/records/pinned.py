@@ -83,10 +83,13 @@ class PinnedFiles:
                 if name is not None:
                     words[name] = self._tell(name, seen)
                 continue
+            found = False
             for group, names in self._find_files(pin):
-                files = groups.setdefault(group, {})
                 for name in names:
-                    files[name] = self._tell(name, seen)
+                    found = True
+                    groups.setdefault(group, {})[name] = self._tell(name, seen)
+            if not found and pin.name.partition(".")[0] not in sys.stdlib_module_names:
+                groups.setdefault(f"{pin.language} module {pin.name.partition('.')[0]}", {})
         if words:
             groups["files that commands name"] = words
         self._known = {name: known for name, known in self._known.items() if name in seen}
@@ -118,19 +121,12 @@ class PinnedFiles:
         top, _, rest = module.partition(".")
         if top in sys.stdlib_module_names:
             return
-        found = False
-        for entry in self._list("."):
+        entries = self._list(".")
+        for entry in entries:
             if _fold(entry) == _fold(top) and self._is_package(entry, rest):
-                found = True
                 yield f"{entry}/", self._walk(entry)
-            elif _fold(entry).startswith(f"{_fold(top)}.") and _is_code(entry, _PYTHON_SUFFIXES):
-                found = True
-        if any(
-            _fold(entry).startswith(f"{_fold(top)}.") and _is_code(entry, _PYTHON_SUFFIXES) for entry in self._list(".")
-        ):
-            yield "Python files beside the manifest", self._list_code(".", _PYTHON_SUFFIXES)
-        if not found:
-            yield f"{top} (not in the project)", ()
+        if any(_fold(entry).startswith(f"{_fold(top)}.") and _is_code(entry, _PYTHON_SUFFIXES) for entry in entries):
+            yield "python files beside the manifest", self._list_code(".", _PYTHON_SUFFIXES)
 
     def _is_package(self, folder: str, rest: str) -> bool:
         """Whether a folder is what a module's top-level name means: a package, or a folder with the next part in it."""

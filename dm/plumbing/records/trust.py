@@ -228,6 +228,11 @@ class Trust:
         with self._lock:
             return self._parts.read()
 
+    def is_needed(self) -> bool:
+        """Whether the manifest names any code or place outside. Reads no file."""
+        with self._lock:
+            return self._parts.are_any()
+
     def compare(self, parts: Iterable[Part]) -> Comparison | None:
         """How these parts differ from what the user allowed; None when nothing was ever allowed."""
         path = self.manifest.path

@@ -81,9 +81,16 @@ class Parts:
 
         Raises `Refused` (``pin-too-large``) when the code's files cannot all be looked at.
         """
+        return self._find_declared() + self._list_files()
+
+    def are_any(self) -> bool:
+        """Whether there is any part. No file is read."""
+        return bool(self._find_declared())
+
+    def _find_declared(self) -> list[Part]:
         if self._declared is None:
             self._declared = sorted(self._list_code(), key=_order) + self._list_places()
-        return self._declared + self._list_files()
+        return self._declared
 
     def _list_files(self) -> list[Part]:
         groups: list[Part] = []
@@ -265,7 +272,7 @@ def _tell_data(dataset: Dataset) -> str:
 def _summarize(files: tuple[tuple[str, str], ...]) -> str:
     """How many files there are, with a digest of their names and contents: it changes when any of them does."""
     if not files:
-        return "nothing there"
+        return "none in the project: it is installed, or missing"
     from dm.plumbing import hashing
 
     data = b"".join(os.fsencode(name) + b"\0" + os.fsencode(text) + b"\0" for name, text in files)

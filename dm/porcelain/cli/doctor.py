@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import open_places_here, open_store
+from dm.plumbing.cli.stores import open_store, open_trust_here
 
 
 @command("doctor")
@@ -15,9 +15,9 @@ def COMMAND(session: Session) -> None:  # noqa: N802
     from dm.porcelain.verbs.examine import examine
     from dm.values import printable
 
-    places = open_places_here(session)
+    places, trust = open_trust_here(session)
     stores = [open_store(session, str(root)) for root in places.store_roots() if root.is_dir()]
-    findings = list(examine(session.environment, places, stores))
+    findings = list(examine(session.environment, places, stores, trust))
 
     def draw(_found: object) -> None:
         for finding in findings:

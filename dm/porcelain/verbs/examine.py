@@ -16,6 +16,7 @@ from dm.version import __version__
 
 if TYPE_CHECKING:
     from dm.plumbing.records.places import Places
+    from dm.plumbing.records.trust import Trust
     from dm.plumbing.store.disk import DiskStore
 
 #: A file system's clock that is further off than this makes lock ages and time stamps unreliable, seconds.
@@ -32,9 +33,13 @@ class Finding(NamedTuple):
     hint: str | None = None
 
 
-def examine(environment: Environment, places: Places, stores: list[DiskStore]) -> Iterator[Finding]:
-    """Yield what is found, the installation first, then each store root."""
+def examine(
+    environment: Environment, places: Places, stores: list[DiskStore], trust: Trust | None = None
+) -> Iterator[Finding]:
+    """Yield what is found: the installation first, then the manifest's trust, then each store root."""
     yield from _examine_installation(environment)
+    if trust is not None and trust.is_needed():
+        yield _examine_trust(trust)
     cache = stores[0].stat_cache if stores else None
     if cache is not None:
         cache.lookup_file(Path("/"))
@@ -64,6 +69,18 @@ def _examine_installation(environment: Environment) -> Iterator[Finding]:
         yield Finding("user", "note", text, "work as a user of your own")
     config = environment.user_config_file
     yield Finding("user config", "ok", f"{config}" if config.exists() else f"none ({config})")
+
+
+def _examine_trust(trust: Trust) -> Finding:
+    where = f"manifest {trust.manifest.path}"
+    try:
+        if trust.given:
+            return Finding(where, "note", "this run trusts it (DATAMANIFEST_TRUST): its code runs unasked")
+        if trust.covers():
+            return Finding(where, "ok", "you allowed the code that it names")
+    except DmError as error:
+        return Finding(where, "note", error.message, error.hint)
+    return Finding(where, "note", "it names code, or places outside, that you have not allowed", "dm trust shows it")
 
 
 def _examine_store(environment: Environment, places: Places, store: DiskStore) -> Iterator[Finding]:

@@ -53,6 +53,7 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
         "verified": None if ref is None else ref.verified,
         "revision": None if candidate is None else candidate.copy.find_revision(),
         "recorded": None if record is None else record.storage_path,
+        "trusted": project.is_trusted() if project.trust.is_needed() else None,
         "rules": [
             {
                 "rule": rule.name,
