@@ -15,10 +15,12 @@ from dm.errors import DmError, Refused, SourceFailed
 from dm.plumbing.transport.file import FileFetcher
 from dm.plumbing.transport.protocol import Fetcher
 from dm.plumbing.transport.registry import Fetchers, find_fetcher
-from tests.fixtures.fetching import digests_of, fetch, make_environment, make_http_fetcher, measured, names_in
+from dm.plumbing.transport.ssh import SshFetcher
+from tests.fixtures.fetching import QUICK, digests_of, fetch, make_environment, make_http_fetcher, measured, names_in
 from tests.fixtures.machine import skip_or_fail
 from tests.fixtures.servers import HttpServer, Nginx, find_nginx
 from tests.fixtures.sinks import RecordingProgress, RecordingTask
+from tests.fixtures.sshd import Sshd
 
 BODIES = {"empty": b"", "short": b"a,b\n1,2\n", "long": os.urandom((3 << 20) + 17)}
 
@@ -64,7 +66,21 @@ def from_files(home: Path) -> Iterator[Source]:
     yield Source(FileFetcher(), put, (served / "none").as_uri())
 
 
-@pytest.fixture(params=[over_http, over_nginx, from_files], ids=["http", "nginx", "file"])
+@contextmanager
+def over_ssh(home: Path) -> Iterator[Source]:
+    served = home / "served"
+    served.mkdir()
+    with Sshd(home) as sshd:
+
+        def put(name: str, body: bytes) -> str:
+            (served / name).write_bytes(body)
+            return sshd.uri(served / name)
+
+        environment = make_environment(home, PATH=os.environ["PATH"])
+        yield Source(SshFetcher(environment, sshd.ssh_command, QUICK), put, sshd.uri(served / "none"))
+
+
+@pytest.fixture(params=[over_http, over_nginx, from_files, over_ssh], ids=["http", "nginx", "file", "ssh"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
     with request.param(tmp_path) as made:
         yield made
