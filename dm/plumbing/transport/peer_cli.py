@@ -78,7 +78,7 @@ def fetch_by_peer(
     if finished.status != 0:
         raise SourceFailed(
             f"'{program}' could not fetch '{printable(name)}': {finished.told}",
-            hint=f"'{program} fetch' must know the options --datasets-toml and --datasets-folder",
+            hint="install the language itself, or a peer whose 'fetch' knows --datasets-toml and --datasets-folder",
             code="peer-failed",
         )
     return _find_result(folder, key, program=program, name=name)

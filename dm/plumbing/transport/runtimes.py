@@ -153,9 +153,8 @@ def _make_call(
 
 
 def _list_project_options(language: _Language, project_root: Path) -> Sequence[str]:
-    if language.title == "Julia" and (project_root / "Project.toml").is_file():
-        return (f"--project={project_root}",)
-    return ()
+    names = ("JuliaProject.toml", "Project.toml") if language.title == "Julia" else ()
+    return (f"--project={project_root}",) if any((project_root / name).is_file() for name in names) else ()
 
 
 def _make_variables(language: _Language, variables: Mapping[str, str], request: Path) -> dict[str, str]:

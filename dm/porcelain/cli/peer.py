@@ -125,3 +125,7 @@ def _bring(project: Project, dataset: Dataset, path: Path, folder: Path) -> Path
     with project.lock_copy(Copy(wanted, store, user_managed=False, notes=project.notes)):
         store.publish([Publication(path, wanted, source_id=dataset.source_id, owned=False)])
     return wanted
+
+
+if __name__ == "__main__":
+    sys.exit(main())
