@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dm.environment import read_monotonic_s
 from dm.plumbing.cli.frame import say
-from dm.porcelain.cli.render import format_size
-from dm.progress import Progress, SilentTask
+from dm.progress import Progress, SilentTask, format_size
 from dm.values import printable
 
 if TYPE_CHECKING:

@@ -1,31 +1,33 @@
-"""``add``: declare data by its URI or path, fetch it, pin its checksum. Nothing stays declared when that fails."""
+"""``add``: declare data by its URI, path or DOI, fetch it, pin its checksum. Nothing stays declared when that fails."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from dm.errors import DmError, NotFound, Refused, UsageError
+from dm.errors import ContentMismatch, DmError, Malformed, NotFound, Refused, UsageError
 from dm.plumbing.records.key import suggest_name
 from dm.plumbing.records.state import Record, make_storage_path
 from dm.plumbing.store.measure import measure_copy
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.project import Project
-from dm.values import Outcome, fail
+from dm.porcelain.record_entries import Choice, Entry, is_record, make_entries, read_record
+from dm.values import Digest, Outcome, fail, printable
 
 if TYPE_CHECKING:
     from dm.plumbing.records.manifest import Manifest
+    from dm.plumbing.transport.catalogues import CatalogueRecord
 
 
 class AddOptions(NamedTuple):
     """Fields of the new entry (None: not set), and what to do with it.
 
-    ``fetch`` off only declares; ``overwrite`` replaces an entry of the same name; ``dry_run`` only says what would be
-    declared.
+    Of a published record ``pick`` are globs over its files, and ``split`` makes an entry of each. ``fetch`` off only
+    declares; ``overwrite`` replaces an entry of the same name; ``dry_run`` only says what would be declared.
     """
 
     name: str | None = None
@@ -40,12 +42,18 @@ class AddOptions(NamedTuple):
     fetch: bool = True
     overwrite: bool = False
     dry_run: bool = False
+    key: str | None = None
+    doi: str | None = None
+    pick: tuple[str, ...] = ()
+    split: bool = False
 
     def fields(self) -> dict[str, object]:
         """The manifest fields that these options set."""
         named = {
+            "doi": self.doi,
             "version": self.version,
             "branch": self.branch,
+            "key": self.key,
             "format": self.format,
             "extract": self.extract or None,
             "checksum": self.checksum,
@@ -56,43 +64,165 @@ class AddOptions(NamedTuple):
         return {name: value for name, value in named.items() if value is not None}
 
 
-def add(project: Project, source: str, options: AddOptions = AddOptions()) -> Outcome:  # noqa: B008 - frozen
-    """Declare one source (a URI, or a path of this machine) and make it be here.
+class Added(NamedTuple):
+    """What became of one source: an outcome for each entry, one failed outcome for a source that could not be read.
+
+    ``record`` is the published record that it is, None for a URI or path; ``entries`` what was, or would be, declared.
+    """
+
+    outcomes: list[Outcome]
+    record: CatalogueRecord | None = None
+    entries: tuple[Entry, ...] = ()
+
+
+def add(project: Project, source: str, options: AddOptions = AddOptions()) -> Added:  # noqa: B008 - frozen
+    """Declare one source (a URI, a path of this machine, the DOI or page of a published record) and make it be here.
 
     A path below the project root becomes a user-managed ``storage_path``; one outside a ``file:`` URI, with a note
-    that it is bound to this machine. The entry is written to the manifest last, with its checksum, so that a failure
-    or a kill leaves no half entry. Raises `UsageError` for a source that is neither, `Refused` for a name that stands
-    for other data already, and everything that fetching raises as a failed outcome.
+    that it is bound to this machine. A record is one entry, or one for each file (SCHEMA.md, "DOIs and records"). The
+    entries are written to the manifest last and all at once, with their checksums, so that neither a failure nor a kill
+    leaves half of a source declared; bytes that arrived stay in the store for the next try.
+
+    Raises `UsageError` for a source that is none of these, `Refused` for a path that cannot be declared; everything
+    that resolving and fetching raise is a failed outcome.
     """
-    fields, is_local = _describe_source(project, source)
-    name = options.name or suggest_name(str(fields.get("uri") or fields["storage_path"]))
-    table = {**fields, **options.fields()}
+    record: CatalogueRecord | None = None
+    is_local = False
+    if is_record(project, source):
+        try:
+            record = read_record(project, source)
+            entries = _plan_record(project, record, options)
+        except UsageError:
+            raise
+        except DmError as error:
+            return Added([fail(source, error)], record)
+    else:
+        for option, value in (("--pick", options.pick), ("--split", options.split)):
+            if value:
+                hint = "a record is named by its DOI, like 10.5281/zenodo.N, or by its page"
+                raise UsageError(f"{option} goes with a published record, which '{source}' is not", hint=hint)
+        fields, is_local = _describe_source(project, source)
+        name = options.name or suggest_name(str(fields.get("uri") or fields["storage_path"]))
+        entries = [Entry(name, {**fields, **options.fields()})]
     try:
-        candidate = project.manifest.with_dataset(name, table)
-        _refuse_taken_name(project.manifest, name, table, overwrite=options.overwrite)
-        if options.dry_run:
-            location = project.locate(candidate.datasets[name])
-            return Outcome(name, "ok", path=location.path, message="would be declared")
-        outcome = Outcome(name, "ok", message="declared")
-        if options.fetch and not options.lazy:
-            scratch = project.with_manifest(candidate)
-            try:
-                outcome, measured = _make_present(scratch, name, is_local=is_local)
-            finally:
-                scratch.close()
-            if outcome.failed:
-                return outcome
-            table = {**table, **measured}
-
-        def change(manifest: Manifest) -> Mapping[str, Mapping[str, object] | None]:
-            # Looked at again under the lock: another `add` may have come first.
-            _refuse_taken_name(manifest, name, table, overwrite=options.overwrite)
-            return {name: table}
-
-        project.edit_manifest(change, replace=options.overwrite)
+        return Added(_declare(project, entries, options, is_local=is_local), record, tuple(entries))
     except DmError as error:
-        return fail(name, error)
-    return outcome
+        return Added([fail(entries[0].name if len(entries) == 1 else source, error)], record, tuple(entries))
+
+
+def _plan_record(project: Project, record: CatalogueRecord, options: AddOptions) -> list[Entry]:
+    """The entries of a record with the fields that the options set."""
+    if options.branch is not None:
+        raise UsageError("--branch goes with a repository, not with a published record")
+    plan = make_entries(record, Choice(options.pick, options.split, options.name, options.extract))
+    several = len(plan.entries) > 1
+    for option, value in (("--key", options.key), ("--checksum", options.checksum)):
+        if value and (several or (option == "--checksum" and len(plan.entries[0].files) > 1)):
+            chosen = f"{sum(len(entry.files) for entry in plan.entries)} are chosen"
+            raise UsageError(f"{option} goes with one file, and {chosen}", hint="--pick the one that is meant")
+    entries = []
+    for entry in plan.entries:
+        fields = options.fields()
+        if options.extract:
+            fields.update(_find_extract(entry, fields, several=several))
+        entries.append(entry._replace(table={**entry.table, **fields}))
+        _compare_checksums(entry, options.checksum)
+    for note in plan.notes:
+        project.progress.note(note)
+    return entries
+
+
+def _find_extract(entry: Entry, fields: Mapping[str, object], *, several: bool) -> dict[str, object]:
+    """Whether an entry is extracted: an archive is; of several entries the others stay as they are."""
+    from dm.plumbing.formats.archive import find_archive_format
+
+    if find_archive_format(entry.files[0].name) is not None or fields.get("format") is not None:
+        return {"extract": True}
+    if several:
+        return {"extract": None}
+    raise UsageError(
+        f"--extract goes with an archive, and '{printable(entry.files[0].name)}' has no archive's name",
+        hint="leave it out, or say the archive's --format",
+    )
+
+
+def _compare_checksums(entry: Entry, given: str | None) -> None:
+    """Raise `ContentMismatch` where the caller's checksum and the publisher's contradict each other."""
+    said = entry.files[0].checksum if given is not None else None
+    if given is None or said is None:
+        return
+    wanted = Digest.parse(given)
+    if wanted.algorithm == said.algorithm and wanted != said:
+        raise ContentMismatch(
+            f"'{entry.name}' cannot be both: --checksum is {wanted}, the record says {said}",
+            hint="leave --checksum out to take the publisher's",
+            code="checksum-mismatch",
+        )
+
+
+def _declare(project: Project, entries: Sequence[Entry], options: AddOptions, *, is_local: bool) -> list[Outcome]:
+    """Fetch entries and write them to the manifest, all or none. Raises `DmError` for what stops all of them."""
+    candidate = project.manifest
+    for entry in entries:
+        candidate = candidate.with_dataset(entry.name, _without_none(entry.table))
+        _refuse_taken_name(project.manifest, entry.name, entry.table, overwrite=options.overwrite)
+    _refuse_collisions(candidate, entries)
+    if options.dry_run:
+        return [_tell_plan(project, candidate, entry) for entry in entries]
+    outcomes = [Outcome(entry.name, "ok", size_bytes=entry.size_bytes, message="declared") for entry in entries]
+    measured: Mapping[str, Mapping[str, str]] = {}
+    if options.fetch and not options.lazy:
+        scratch = project.with_manifest(candidate)
+        try:
+            if is_local:
+                outcomes, measured = _measure_local(scratch, entries[0].name)
+            else:
+                outcomes, measured = _fetch_all(scratch, entries)
+        finally:
+            scratch.close()
+        if any(outcome.failed for outcome in outcomes):
+            return [outcome if outcome.failed else _leave_out(outcome) for outcome in outcomes]
+    tables = {entry.name: _without_none({**entry.table, **measured.get(entry.name, {})}) for entry in entries}
+
+    def change(manifest: Manifest) -> Mapping[str, Mapping[str, object] | None]:
+        # Looked at again under the lock: another `add` may have come first.
+        for name, table in tables.items():
+            _refuse_taken_name(manifest, name, table, overwrite=options.overwrite)
+        return tables
+
+    project.edit_manifest(change, replace=options.overwrite)
+    return outcomes
+
+
+def _without_none(table: Mapping[str, object]) -> dict[str, object]:
+    return {field: value for field, value in table.items() if value is not None}
+
+
+def _leave_out(outcome: Outcome) -> Outcome:
+    told = "not declared, since another file of the record failed; it stays in the store for the next try"
+    return outcome._replace(status="skipped", code="not-declared", message=told)
+
+
+def _tell_plan(project: Project, candidate: Manifest, entry: Entry) -> Outcome:
+    location = project.locate(candidate.datasets[entry.name])
+    count = len(entry.files)
+    told = "would be declared" if count < 2 else f"{count} files would be declared as one folder"
+    return Outcome(entry.name, "ok", path=location.path, size_bytes=entry.size_bytes, message=told)
+
+
+def _refuse_collisions(candidate: Manifest, entries: Sequence[Entry]) -> None:
+    """Raise `Malformed` where an entry's data would lie on that of another source."""
+    collisions = candidate.find_collisions()
+    for entry in entries:
+        others = collisions.get(entry.name)
+        if others:
+            names = ", ".join(f"'{printable(name)}'" for name in others)
+            place = candidate.datasets[entry.name].landing
+            raise Malformed(
+                f"'{printable(entry.name)}' and {names} would land on each other at '{place}'",
+                hint="give it a place of its own with --key",
+                code="key-collision",
+            )
 
 
 def _describe_source(project: Project, source: str) -> tuple[dict[str, object], bool]:
@@ -102,8 +232,8 @@ def _describe_source(project: Project, source: str) -> tuple[dict[str, object], 
     path = Path(os.path.normpath(project.environment.working_folder / source))
     if not os.path.lexists(path):
         raise UsageError(
-            f"'{source}' is neither a URI nor a path that exists",
-            hint="a URI begins with its scheme, like https://… or file:///…",
+            f"'{source}' is neither a URI, nor a DOI, nor a path that exists",
+            hint="a URI begins with its scheme, like https://… or file:///…; a DOI with its prefix, like 10.5281/…",
             code="source-unknown",
         )
     if path == project.root or project.root.is_relative_to(path):
@@ -144,22 +274,35 @@ def _refuse_taken_name(manifest: Manifest, name: str, table: Mapping[str, object
     )
 
 
-def _make_present(scratch: Project, name: str, *, is_local: bool) -> tuple[Outcome, dict[str, str]]:
+def _fetch_all(scratch: Project, entries: Sequence[Entry]) -> tuple[list[Outcome], Mapping[str, Mapping[str, str]]]:
+    """Bring all entries here, several at once; the outcomes and the fields that were measured.
+
+    When one fails, the others' records of where they are go again: they are not declared. Their bytes stay.
+    """
+    known = set(scratch.state.datasets)
+    expected = {uri: digest for entry in entries for uri, digest in entry.expected.items()}
+    datasets = [scratch.manifest.datasets[entry.name] for entry in entries]
+    options = FetchOptions(jobs=scratch.jobs, edit_manifest=False, expected=expected)
+    result = materialize(scratch, datasets, options)
+    outcomes = result.outcomes[: len(entries)]
+    if any(outcome.failed for outcome in outcomes) and len(entries) > 1:
+        scratch.merge_state({}, {dataset.key.text for dataset in datasets if dataset.key.text not in known})
+    return outcomes, result.fills
+
+
+def _measure_local(scratch: Project, name: str) -> tuple[list[Outcome], Mapping[str, Mapping[str, str]]]:
+    """The user's own file: measured where it lies, neither copied nor marked."""
     dataset = scratch.manifest.datasets[name]
-    if is_local:
-        # The user's own file: measured where it lies, neither copied nor marked.
-        path = scratch.locate(dataset).path
-        if not path.exists():
-            raise NotFound(f"'{path}' does not exist", code="missing")
-        measured = measure_copy(path, algorithm="sha256", stat_cache=scratch.stat_cache, progress=scratch.progress)
-        fields = {} if measured.checksum is None else {"checksum": str(measured.checksum)}
-        if measured.digest.is_tree:
-            fields["digest"] = str(measured.digest)
-        digest, size_bytes = measured.digest, measured.size_bytes
-        sha256 = measured.checksum.hex if measured.checksum is not None and not measured.digest.is_tree else None
-        scratch.merge_state({dataset.key.text: Record(make_storage_path(scratch.root, path), sha256)})
-        told = "declared where it lies"
-        outcome = Outcome(name, "ok", path=path, state="clean", digest=digest, size_bytes=size_bytes, message=told)
-        return outcome, fields
-    result = materialize(scratch, [dataset], FetchOptions(jobs=1, edit_manifest=False))
-    return result.outcomes[0], result.fills.get(name, {})
+    path = scratch.locate(dataset).path
+    if not path.exists():
+        raise NotFound(f"'{path}' does not exist", code="missing")
+    measured = measure_copy(path, algorithm="sha256", stat_cache=scratch.stat_cache, progress=scratch.progress)
+    fields = {} if measured.checksum is None else {"checksum": str(measured.checksum)}
+    if measured.digest.is_tree:
+        fields["digest"] = str(measured.digest)
+    digest, size_bytes = measured.digest, measured.size_bytes
+    sha256 = measured.checksum.hex if measured.checksum is not None and not measured.digest.is_tree else None
+    scratch.merge_state({dataset.key.text: Record(make_storage_path(scratch.root, path), sha256)})
+    told = "declared where it lies"
+    outcome = Outcome(name, "ok", path=path, state="clean", digest=digest, size_bytes=size_bytes, message=told)
+    return [outcome], {name: fields}
