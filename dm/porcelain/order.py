@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from dm.plumbing.records.manifest import Manifest
 
 
+#: The most names of a circle that are told one by one.
+_NAMES_TOLD = 16
+
+
 class Required(NamedTuple):
     """A dataset that another one requires, as it is handed on to code: ``identifier`` is the word in ``requires``,
     ``path`` where it is, None for one that has no path (``lazy_access``).
@@ -64,7 +68,10 @@ class Cycles:
             self._walk(dataset.name)
         circle = self._find_circle(dataset.name)
         if circle is not None:
-            told = " -> ".join(printable(name) for name in circle)
+            names = [printable(name) for name in circle]
+            if len(names) > _NAMES_TOLD:
+                names[8:-3] = [f"… ({len(names) - 11} more)"]
+            told = " -> ".join(names)
             raise Malformed(
                 f"'requires' goes round in a circle: {told}",
                 hint="take one of them out of the other's 'requires'",
