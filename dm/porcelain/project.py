@@ -150,16 +150,10 @@ class Project:
     @property
     def trust(self) -> Trust:
         """The user's trust in this manifest, made on first use: most manifests run nothing."""
-        if self._trust is None:
-            from dm.plumbing.records.trust import Trust, TrustStore, is_given
-
-            self._trust = Trust(
-                self.manifest,
-                self.places,
-                store=TrustStore(self.environment, progress=self.progress),
-                given=self._trust_given or is_given(self.environment),
-            )
-        return self._trust
+        trust = self._trust
+        if trust is None:
+            trust = self._trust = self._make_trust(self.manifest, None)
+        return trust
 
     def demand_trust(self, action: str, runs: str) -> Permission:
         """The user's permission to run code of the manifest, asked for at each use: what changed since is not run.
@@ -340,10 +334,10 @@ class Project:
         """
         from dm.plumbing.records.edit import EditOptions, edit_manifest
 
-        path, trust = self.manifest.path, self._trust
-        self._trust = None
+        path, opened, trust = self.manifest.path, self.manifest, self._trust
         if path is None:
             self.manifest = self._change_in_memory(change)
+            self._trust = None
             return
         before: list[Manifest] = []
 
@@ -352,18 +346,28 @@ class Project:
             return dict(cast("TableChanges", change(manifest)))
 
         options = EditOptions(self.places.canonical(), replace, self._holder, self.progress)
-        self.manifest = edit_manifest(path, note, options)
-        self._keep_trust(before[0], trust)
+        manifest = edit_manifest(path, note, options)
+        if manifest.text != before[0].text:
+            self._keep_trust(before[0], manifest)
+        # Somebody else may have changed the file while this session works with what it read first.
+        earlier = None if trust is None or before[0].text == opened.text else trust
+        self.manifest, self._trust = manifest, None if earlier is None else self._make_trust(manifest, earlier)
 
-    def _keep_trust(self, before: Manifest, trust: Trust | None) -> None:
+    def _keep_trust(self, before: Manifest, after: Manifest) -> None:
         """Record what an edit of `dm`'s own added, where the manifest was trusted before."""
         from dm.plumbing.records.trust import TrustStore, keep_trust
 
-        store = TrustStore(self.environment, progress=self.progress) if trust is None else trust.store
         try:
-            keep_trust(store, before, self.manifest, self.places)
+            keep_trust(TrustStore(self.environment, progress=self.progress), before, after, self.places)
         except DmError as error:
             self.progress.warn(f"{error.message}; dm trust will ask again")
+
+    def _make_trust(self, manifest: Manifest, earlier: Trust | None) -> Trust:
+        from dm.plumbing.records.trust import Trust, TrustStore, is_given
+
+        store = TrustStore(self.environment, progress=self.progress)
+        given = self._trust_given or is_given(self.environment)
+        return Trust(manifest, self.places, store=store, given=given, earlier=earlier)
 
     def _change_in_memory(self, change: Change) -> Manifest:
         document = dict(self.manifest.document)

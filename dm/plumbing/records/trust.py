@@ -74,6 +74,11 @@ class Record(NamedTuple):
         return Comparison(tuple(added), tuple(changed), tuple(removed))
 
 
+class _Refusal(NamedTuple):
+    reason: str
+    hint: str
+
+
 class TrustStore:
     """The records of one user, in ``<user's config folder>/datamanifest/trust/``: a file for each manifest, named by
     the BLAKE3 of its real path, which only this user may read or write.
@@ -213,11 +218,17 @@ class Trust:
         *,
         store: TrustStore,
         given: bool = False,
+        earlier: Trust | None = None,
     ) -> None:
-        """``given``: this run trusts the manifest whatever is recorded (``--trust``, ``DATAMANIFEST_TRUST=1``)."""
+        """``given``: this run trusts the manifest whatever is recorded (``--trust``, ``DATAMANIFEST_TRUST=1``).
+
+        ``earlier`` is that of what the session read before somebody else changed the file, and may still work with:
+        it has to be allowed as well.
+        """
         self.store = store
         self.given = given
         self.manifest = manifest
+        self._earlier = earlier
         self._parts = Parts(manifest, places)
         self._lock = threading.Lock()
         self._parts_known: list[Part] = []
@@ -241,17 +252,13 @@ class Trust:
 
     def covers(self) -> bool:
         """Whether everything that the manifest would run is allowed."""
-        if self.given:
-            return True
-        comparison = self._look()[1]
-        return comparison is not None and comparison.covers
+        return self.given or self._find_refusal() is None
 
     def allows_place(self, location: Location) -> bool:
         """Whether the manifest is trusted and a place outside is among what was allowed."""
         if self.given:
             return True
-        parts, comparison = self._look()
-        return comparison is not None and comparison.covers and allows_place(parts, location)
+        return self._find_refusal() is None and allows_place(self.list_parts(), location)
 
     def demand(self, action: str, runs: str) -> Permission:
         """Permission to run code of the manifest. ``action`` is what needs it ("fetch 'sst'"), ``runs`` what runs.
@@ -259,36 +266,38 @@ class Trust:
         Raises `Refused` (exit 6, ``untrusted``) with both when the user has not allowed this, or not all of what the
         manifest would run now.
         """
-        if self.given:
-            return Permission(self.manifest.path)
-        comparison = self._look()[1]
-        if comparison is not None and comparison.covers:
+        refusal = None if self.given else self._find_refusal()
+        if refusal is None:
             return Permission(self.manifest.path)
         fault = f"cannot {printable(action)}: it would run {printable(runs)}"
+        raise Refused(f"{fault}, and {refusal.reason}", hint=refusal.hint, code="untrusted")
+
+    def _find_refusal(self) -> _Refusal | None:
+        """Why nothing of the manifest may run now; None when it may."""
+        earlier = None if self._earlier is None else self._earlier._find_refusal()
+        if earlier is not None:
+            return earlier
         if self.manifest.path is None:
             hint = "if all of it is yours, pass trust=True where the manifest is made"
-            raise Refused(f"{fault}, named by a manifest in memory that is not trusted", hint=hint, code="untrusted")
+            return _Refusal("it is named by a manifest in memory, which is not trusted", hint)
+        comparison = self.compare(self._look())
         if comparison is None:
-            raise Refused(
-                f"{fault}, and you have not allowed what this manifest runs",
-                hint="dm trust shows all that would run, and asks",
-                code="untrusted",
-            )
-        raise Refused(
-            f"{fault}, and what this manifest runs has changed since you allowed it: {_summarize(comparison)}",
-            hint="dm trust shows the difference, and asks",
-            code="untrusted",
+            return _Refusal("you have not allowed what this manifest runs", "dm trust shows all of it, and asks")
+        if comparison.covers:
+            return None
+        return _Refusal(
+            f"what this manifest runs has changed since you allowed it: {_summarize(comparison)}",
+            "dm trust shows the difference, and asks",
         )
 
-    def _look(self) -> tuple[list[Part], Comparison | None]:
+    def _look(self) -> list[Part]:
         with self._lock:
             begun_s = read_monotonic_s()
             if begun_s >= self._known_until_s:
                 self._parts_known = self._parts.read()
                 if len(self._parts_known) > _PARTS_LOOKED_AT_ALWAYS:
                     self._known_until_s = begun_s + 10 * (read_monotonic_s() - begun_s)
-            parts = self._parts_known
-        return parts, self.compare(parts)
+            return self._parts_known
 
 
 def keep_trust(store: TrustStore, before: Manifest, after: Manifest, places: Places) -> None:

@@ -113,7 +113,7 @@ class Parts:
             command = find_shell(dataset)
             if command is not None:
                 self._pins.update(_pin_words(command, dataset))
-                yield Part("shell", name, command + _tell_variables(command, dataset))
+                yield Part("shell", name, command + self._tell_variables(command, dataset))
         if "_LANG" in table or "fetcher" in table or "python" in table:
             try:
                 yield from self._tell_binding("fetcher", dataset, find_fetcher(dataset))
@@ -143,7 +143,28 @@ class Parts:
         self._pins.add(Pin(language, binding.ref.partition(":")[0].strip()))
         name = dataset.name if language == OWN_LANGUAGE else f"{dataset.name} ({language})"
         call = _tell_call(binding)
-        yield Part(kind, name, call + _tell_variables(call if binding.args or binding.kwargs else "", dataset))
+        yield Part(kind, name, call + self._tell_variables(call if binding.args or binding.kwargs else "", dataset))
+
+    def _tell_variables(self, text: str, dataset: Dataset) -> str:
+        """What the manifest puts in place of the variables that a command or its arguments name."""
+        values: dict[str, Any] = {name: dataset.table[name] for name in _VARIABLES if dataset.table.get(name)}
+        if dataset.uris:
+            values["uri"] = list(dataset.uris) if dataset.is_list else dataset.uris[0]
+            values.setdefault("version", dataset.version)
+            values.setdefault("key", dataset.show_key())
+            values.setdefault("format", dataset.format)
+        used = [f"${name} = {values[name]!r}" for name in sorted(values) if values[name] and _names(text, name)]
+        if _names(text, "path") or _names(text, "requires_paths"):
+            used += [f"requires {self._tell_required(identifier)}" for identifier in dataset.requires]
+        return f"   [{', '.join(used)}]" if used else ""
+
+    def _tell_required(self, identifier: str) -> str:
+        """The data that a command is given, which it may well run."""
+        try:
+            required = self._manifest.find(identifier)
+        except DmError:
+            return repr(identifier)
+        return f"{required.name!r}: {_tell_data(required)}"
 
     def _list_loaders(self) -> Iterator[Part]:
         document = self._manifest.document
@@ -154,6 +175,10 @@ class Parts:
         except DmError:
             tables = {"_LOADERS": document.get("_LOADERS"), "_LANG": document.get("_LANG")}
             yield Part("code", "[_LOADERS]", repr(tables))
+        # A tool of another language reads its own table when it is called for a dataset.
+        for language in sorted({pin.language for pin in self._pins} - {"", OWN_LANGUAGE}):
+            if _table(document, "_LANG").get(language):
+                yield Part("code", f"[_LANG.{language}]", repr(_table(document, "_LANG")[language]))
 
     # places
 
@@ -200,8 +225,8 @@ def allows_place(parts: Iterable[Part], location: Location) -> bool:
 
 
 def find_data_format(dataset: Dataset) -> str:
-    """A dataset's format in lower case, ``""`` for none."""
-    return (dataset.format or "").lower()
+    """A dataset's format as loaders are looked up: in lower case, without a leading dot; ``""`` for none."""
+    return (dataset.format or "").strip().lower().lstrip(".")
 
 
 def _tell_call(binding: Binding) -> str:
@@ -210,22 +235,8 @@ def _tell_call(binding: Binding) -> str:
     return f"{binding.ref}({', '.join(words)})" if words else binding.ref
 
 
-def _tell_variables(text: str, dataset: Dataset) -> str:
-    """What the manifest puts in place of the variables that a command or its arguments name."""
-    values: dict[str, Any] = {name: dataset.table[name] for name in _VARIABLES if dataset.table.get(name)}
-    if dataset.uris:
-        values["uri"] = dataset.uris[0] if not dataset.is_list else list(dataset.uris)
-        values.setdefault("version", dataset.version)
-        values.setdefault("key", dataset.show_key())
-        values.setdefault("format", dataset.format)
-    used = [f"${name} = {values[name]!r}" for name in sorted(values) if values[name] and _names(text, name)]
-    if dataset.requires and ("$path" in text or "${path" in text or _names(text, "requires_paths")):
-        used.append(f"requires {list(dataset.requires)!r}")
-    return f"   [{', '.join(used)}]" if used else ""
-
-
 def _names(text: str, variable: str) -> bool:
-    return f"${variable}" in text or f"${{{variable}}}" in text
+    return f"${variable}" in text or f"${{{variable}" in text
 
 
 def _pin_words(command: str, dataset: Dataset) -> Iterator[Pin]:
