@@ -104,8 +104,10 @@ def describe_damage(project: Project, dataset: Dataset, copy: Copy, standing: St
 
 def name_way_out(dataset: Dataset) -> str:
     """What mends a copy whose bytes are wrong, as a hint."""
+    from dm.plumbing.records.bindings import has_source
+
     name = quote_word(dataset.name)
-    if dataset.uris or not {"fetcher", "shell", "_LANG", "python"}.isdisjoint(dataset.table):
+    if has_source(dataset):
         return f"dm fetch --force {name} puts it aside and fetches again"
     return f"restore it, or delete its 'checksum' and 'digest': dm fetch {name} then pins what is there"
 

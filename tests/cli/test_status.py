@@ -283,3 +283,16 @@ def test_a_copy_that_was_replaced_by_the_right_bytes_is_updated(place: Place, as
     assert "clean" == ask("verify", NAME).only["state"]
     assert "unchanged" == ask("fetch").only["status"]
     assert "clean" == place.state()
+
+
+def test_what_code_brings_is_mended_by_fetch_and_what_nothing_brings_by_hand(project: Path, ask: Ask) -> None:
+    write_manifest(
+        project,
+        '[shell]\nkey = "a"\nshell = "get a"\n',
+        '[own]\nkey = "b"\nfetcher = "module:get"\n',
+        '[foreign]\nkey = "c"\n[foreign._LANG.R]\nfetcher = "module:get"\n',
+        '[nothing]\nkey = "d"\n',
+    )
+    hints = {outcome["name"]: outcome["hint"] for outcome in ask("status").outcomes}
+    expected = {name: f"dm fetch {name}" for name in ("shell", "own", "foreign")}
+    assert expected | {"nothing": "put the data where dm resolve-path nothing points"} == hints

@@ -84,6 +84,14 @@ def find_shell(dataset: Dataset) -> str | None:
     return older if isinstance(older, str) and older else None
 
 
+def has_source(dataset: Dataset) -> bool:
+    """Whether anything says where a dataset's bytes come from: a URI, a command, or a fetcher in any language."""
+    if dataset.uris or not {"shell", "fetcher", "python"}.isdisjoint(dataset.table):
+        return True
+    languages = _table(dataset.table, "_LANG")
+    return any(_table(languages, language).get("fetcher") for language in languages)
+
+
 def list_foreign_fetchers(dataset: Dataset) -> list[tuple[str, Binding]]:
     """A dataset's fetchers in other languages, each with its language, in code-point order of these."""
     languages = _table(dataset.table, "_LANG")

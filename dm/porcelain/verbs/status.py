@@ -108,5 +108,8 @@ def _find_remedy(dataset: Dataset, state: str) -> str | None:
         return name_way_out(dataset)
     name = quote_word(dataset.name)
     if state == "missing" and not dataset.uris:
-        return f"put the data where dm resolve-path {name} points"
+        from dm.plumbing.records.bindings import has_source
+
+        if not has_source(dataset):
+            return f"put the data where dm resolve-path {name} points"
     return REMEDIES[state].format(name=name) if state in REMEDIES else None
