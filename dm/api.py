@@ -121,12 +121,24 @@ class Manifest:
 
     @overload
     def fetch(
-        self, names: str, *, force: bool = False, jobs: int | None = None, check: bool = True
+        self,
+        names: str,
+        *,
+        force: bool = False,
+        jobs: int | None = None,
+        check: bool = True,
+        delegate: bool | None = None,
     ) -> Outcome: ...
 
     @overload
     def fetch(
-        self, names: Names | None = None, *, force: bool = False, jobs: int | None = None, check: bool = True
+        self,
+        names: Names | None = None,
+        *,
+        force: bool = False,
+        jobs: int | None = None,
+        check: bool = True,
+        delegate: bool | None = None,
     ) -> list[Outcome]: ...
 
     def fetch(
@@ -136,17 +148,21 @@ class Manifest:
         force: bool = False,
         jobs: int | None = None,
         check: bool = True,
+        delegate: bool | None = None,
     ) -> Outcome | list[Outcome]:
-        """Make datasets be here, verified: one by its name, several, or all; return an outcome for each.
+        """Make datasets be here, verified: one by its name, several, or all; return an outcome for each. What has to be
+        fetched first for them, since they require it, is in a list behind them.
 
         ``force`` goes to the source even when a copy is there, ``jobs`` sources are asked at once (by default as
-        configured). With ``check`` a failure is raised: for one name its own error kind, for several `Failed`, which
-        holds every outcome. Without, failures are outcomes with ``status == "failed"``.
+        configured), ``delegate`` says whether fetchers in other languages run (None: as the manifest says). With
+        ``check`` a failure is raised: for one name its own error kind, for several `Failed`, which holds every outcome.
+        Without, failures are outcomes with ``status == "failed"`` and the error in ``error``. What a fetcher of the
+        manifest raised is the error's ``__cause__``.
         """
         from dm.porcelain.materialize import FetchOptions
         from dm.porcelain.verbs.fetch import fetch as run
 
-        options = FetchOptions(jobs=jobs or self._project.jobs, force=force)
+        options = FetchOptions(jobs=jobs or self._project.jobs, force=force, delegate=delegate)
         return self._answer(names, lambda chosen: run(self._project, chosen, options), check=check)
 
     def load(self, name: str, *, loader: Loader | None = None, jobs: int | None = None) -> Any:
@@ -246,7 +262,7 @@ class Manifest:
         chosen = None if names is None else list(names)
         outcomes = [] if chosen == [] else run(chosen or [])
         if check and any(outcome.failed for outcome in outcomes):
-            raise Failed(outcomes)
+            raise Failed(outcomes) from next((each.error for each in outcomes if each.error is not None), None)
         return outcomes
 
 
@@ -266,21 +282,38 @@ def _without_manifest(environment: Environment) -> dict[str, str]:
 
 
 @overload
-def fetch(names: str, *, force: bool = False, jobs: int | None = None, check: bool = True) -> Outcome: ...
+def fetch(
+    names: str,
+    *,
+    force: bool = False,
+    jobs: int | None = None,
+    check: bool = True,
+    delegate: bool | None = None,
+) -> Outcome: ...
 
 
 @overload
 def fetch(
-    names: Names | None = None, *, force: bool = False, jobs: int | None = None, check: bool = True
+    names: Names | None = None,
+    *,
+    force: bool = False,
+    jobs: int | None = None,
+    check: bool = True,
+    delegate: bool | None = None,
 ) -> list[Outcome]: ...
 
 
 def fetch(
-    names: str | Names | None = None, *, force: bool = False, jobs: int | None = None, check: bool = True
+    names: str | Names | None = None,
+    *,
+    force: bool = False,
+    jobs: int | None = None,
+    check: bool = True,
+    delegate: bool | None = None,
 ) -> Outcome | list[Outcome]:
     """`Manifest.fetch` on the manifest of the working directory."""
     with Manifest.open() as manifest:
-        return manifest.fetch(names, force=force, jobs=jobs, check=check)
+        return manifest.fetch(names, force=force, jobs=jobs, check=check, delegate=delegate)
 
 
 def load(name: str, *, loader: Loader | None = None, jobs: int | None = None) -> Any:

@@ -99,8 +99,11 @@ class Requirements:
             if outcome.code == "not-tried":
                 settled.append((dependant, make_untried(name)))
                 continue
-            message = f"cannot fetch '{name}': it requires '{outcome.name}', {lack}"
-            settled.append((dependant, fail(name, SourceFailed(message, code="requires-failed"))))
+            error = SourceFailed(
+                f"cannot fetch '{name}': it requires '{outcome.name}', {lack}", code="requires-failed"
+            )
+            error.__cause__ = outcome.error
+            settled.append((dependant, fail(name, error)))
         return Released([], settled)
 
     def hand_on(self, position: int) -> tuple[Required, ...]:

@@ -184,7 +184,8 @@ def _run_own(job: Job, binding: Binding, path: Path, permission: Permission) -> 
     except _Raised as raised:
         error = raised.error
         if isinstance(error, SourceFailed) and error.code == "binding-broken":
-            message = f"cannot fetch '{job.dataset.name}': {error.message}"
+            named = error.message if binding.ref in error.message else f"its fetcher {binding.ref}: {error.message}"
+            message = f"cannot fetch '{job.dataset.name}': {named}"
             raise SourceFailed(message, hint=error.hint, code=error.code) from (error.__cause__ or error)
         told = str(error).strip().partition("\n")[0]
         what = f"{type(error).__name__}: {told}" if told else type(error).__name__
