@@ -80,14 +80,16 @@ def fetch(session: Session, name: str, manifest: str, folder: str | None) -> Non
         }
         session.environment = session.environment._replace(variables=variables)
     session.manifest_path = session.resolve(manifest)
+    from dm.porcelain.cli.apart import keep_results_apart
+    from dm.porcelain.cli.render import draw_line
+
     project = session.open_project()
     try:
-        path = _fetch(session, project, name, None if folder is None else session.resolve(folder))
+        with keep_results_apart():
+            path = _fetch(session, project, name, None if folder is None else session.resolve(folder))
     finally:
         project.close()
     if path is not None:
-        from dm.porcelain.cli.render import draw_line
-
         draw_line(os.fspath(path))
 
 
