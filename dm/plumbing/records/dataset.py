@@ -149,7 +149,9 @@ class Dataset:
 
     @property
     def format(self) -> str | None:
-        """The format without a leading dot: the field, else the URI's ``format`` query, else the key's extension."""
+        """The format without a leading dot: the field, else the URI's ``format`` query, else the key's extension; the
+        path's for a file of the user's whose key is only its name.
+        """
         said = self._find_said_format()
         if said is not None:
             return said
@@ -159,7 +161,11 @@ class Dataset:
             key = self.find_key()
         except Refused:
             return None
-        return None if key is None else find_format(key.text)
+        if key is None:
+            return None
+        if self.is_user_managed and key.text == self.name:
+            return find_format(self.storage_path or self.local_path or "") or find_format(key.text)
+        return find_format(key.text)
 
     @property
     def archive_format(self) -> str | None:
