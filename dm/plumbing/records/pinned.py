@@ -62,8 +62,10 @@ class PinnedFiles:
     this lives; memory is bounded by `ENTRIES_MAX`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, left_out: Iterable[str] = ()) -> None:
+        """``left_out`` are names below the root that a command may have as words without their being its code."""
         self._root = os.path.abspath(root)
+        self._left_out = frozenset(left_out)
         self._known: dict[str, tuple[_Stamp, str]] = {}
         self._entries = 0
         self._bytes = 0
@@ -80,7 +82,7 @@ class PinnedFiles:
         for pin in sorted(set(pins)):
             if not pin.language:
                 name = self._find_word(pin.name)
-                if name is not None:
+                if name is not None and name not in self._left_out:
                     words[name] = self._tell(name, seen)
                 continue
             found = False
@@ -141,7 +143,7 @@ class PinnedFiles:
     def _find_foreign(self, language: str, module: str) -> Iterator[tuple[str, Iterable[str]]]:
         spelling, language = language, language.lower()
         suffixes = _SUFFIXES.get(language, ("",))
-        places = {module, module.replace(".", "/"), f"src/{module}", *(f"{module}{suffix}" for suffix in suffixes)}
+        places = {module, module.replace(".", "/")}
         folders = {"."}
         for place in places:
             if "\0" not in place:

@@ -72,7 +72,9 @@ class Parts:
     def __init__(self, manifest: Manifest, places: Places) -> None:
         self._manifest = manifest
         self._places = places
-        self._files = PinnedFiles(manifest.project_root)
+        # What a manifest says is looked at part by part; a command that reads it does not make it code.
+        itself = () if manifest.path is None else (manifest.path.name,)
+        self._files = PinnedFiles(manifest.project_root, left_out=itself)
         self._declared: list[Part] | None = None
         self._pins: set[Pin] = set()
 
