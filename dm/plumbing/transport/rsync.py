@@ -62,7 +62,8 @@ _SSH_FAULTS: tuple[tuple[tuple[str, ...], str, str, int | None], ...] = (
 #: Ends of rsync that may pass: a connection that broke (10, 12), timeouts (30, 35), and whatever ssh ends with (255).
 _PASSING_STATUSES = frozenset((10, 12, 30, 35, 255))
 #: What only follows from something that was said before.
-_NOISE = ("rsync error:", "rsync: connection unexpectedly closed", "[Receiver] write error", "[receiver] write error")
+_NOISE = ("rsync error:", "rsync: connection unexpectedly closed")
+_BROKEN = frozenset((errno.EPIPE, errno.ECONNRESET))
 #: What rsync was doing when the other side failed; everything else is done here.
 _DONE_THERE = ("link_stat", "change_dir", "readlink_stat", "send_files", "opendir", "read errors", "symlink has no")
 
@@ -148,12 +149,15 @@ def make_words(
 
 
 class Saying(NamedTuple):
-    """What a line of rsync tells: the bytes that are there by now, the size of the whole, or a fact (else all None)."""
+    """What a line of rsync tells: the bytes that are there by now, the size of the whole, that the source is a folder,
+    or the name of something special that was passed over. ``rest`` is what somebody else said on the same line.
+    """
 
     done_bytes: int | None = None
     total_bytes: int | None = None
     is_folder: bool = False
     special: str | None = None
+    rest: str = ""
 
 
 def read_line(line: str) -> Saying:
@@ -166,10 +170,13 @@ def read_line(line: str) -> Saying:
         return Saying(is_folder=True)
     if line.startswith("skipping non-regular file "):
         return Saying(special=line.removeprefix("skipping non-regular file ").strip('"'))
-    words = line.split()
-    if len(words) >= 3 and words[1].endswith("%") and words[1][:-1].isdecimal() and "/s" in words[2]:
+    words = line.split(maxsplit=4)
+    if len(words) >= 4 and words[1].endswith("%") and words[1][:-1].isdecimal() and words[2].endswith("/s"):
         count = words[0].replace(",", "").replace(".", "")
-        return Saying(done_bytes=int(count)) if count.isdecimal() else Saying()
+        if count.isdecimal():
+            # What ssh says comes on the same line: the progress has no end of its own.
+            rest = words[4] if len(words) > 4 else ""
+            return Saying(done_bytes=int(count), rest=rest.partition(")")[2] if rest.startswith("(xfr#") else rest)
     return Saying()
 
 
@@ -196,7 +203,7 @@ def judge(status: int, lines: Sequence[str], scene: Scene) -> DmError | PassingF
     hold a secret.
     """
     told = [printable(line.strip()) for line in lines if read_line(line) == Saying()]
-    told = [line for line in told if not any(mark in line for mark in _NOISE)]
+    told = [line for line in told if not line.startswith(_NOISE) and _find_errno(line) not in _BROKEN]
     for line in told:
         if "Failed to exec" in line:
             hint = "install OpenSSH, or check 'ssh_command'"

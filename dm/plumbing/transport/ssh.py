@@ -47,7 +47,7 @@ from dm.values import printable
 #: What rsync would read from the environment and that changes which files are meant, or where they are written.
 _UNWANTED_VARIABLES = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_PARTIAL_DIR", "RSYNC_ICONV", "RSYNC_RSH")
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
-_IPV6_CHARACTERS = frozenset("abcdefABCDEF0123456789:.%")
+_IPV6_CHARACTERS = frozenset("abcdefABCDEF0123456789:.")
 _INSTALL_HINT = "install rsync 3: apt install rsync, dnf install rsync, brew install rsync"
 #: Ends of rsync that were reached over a connection that worked.
 _CONNECTED_STATUSES = frozenset((0, 23, 24))
@@ -244,7 +244,6 @@ class _Transfer:
             finished = self._run_rsync(folder=True)
             if self._address.is_folder or not is_not_a_folder(self._lines):
                 return self._take_folder(finished)
-        self._make_way()
         finished = self._run_rsync(folder=False)
         if self._is_folder:
             return self._take_folder(self._run_rsync(folder=True))
@@ -261,11 +260,17 @@ class _Transfer:
         if not self.is_begun():
             remove_tree(self._target)
 
-    def _make_way(self) -> None:
-        """Nothing but a file of our own may lie there: rsync writes into it, and it may have another name elsewhere."""
+    def _make_way(self, *, folder: bool) -> None:
+        """Nothing but a folder, or a file of our own, may lie there: rsync writes into it, and a file may have another
+        name elsewhere.
+        """
         with machine_errors("read", self._target), suppress(FileNotFoundError):
             about = os.lstat(self._target)
-            if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
+            if folder:
+                usable = stat.S_ISDIR(about.st_mode)
+            else:
+                usable = stat.S_ISREG(about.st_mode) and about.st_nlink == 1
+            if not usable:
                 remove_tree(self._target)
 
     def _run_rsync(self, *, folder: bool) -> Finished:
@@ -276,6 +281,7 @@ class _Transfer:
         if not is_plain(address.path) and not abilities.secluded:
             message = f"cannot fetch '{self._subject}': this machine's rsync is too old for such a path"
             raise SourceFailed(message, hint=_INSTALL_HINT, code="rsync-old")
+        self._make_way(folder=folder)
         ssh_words = fetcher.make_ssh_words(address.port)
         words = make_words(ssh_words, address.host, address.path, target, folder=folder, abilities=abilities)
         self._lines.clear()
@@ -298,9 +304,10 @@ class _Transfer:
             self._task.advance(saying.done_bytes - self._told_bytes)
             self._told_bytes = saying.done_bytes
             self.farthest_bytes = max(self.farthest_bytes, saying.done_bytes)
-        elif saying.total_bytes is not None:
+            line = saying.rest
+        if saying.total_bytes is not None:
             self._task.resize(saying.total_bytes)
-        elif len(self._lines) < _LINES_MAX:
+        elif line.strip() and len(self._lines) < _LINES_MAX:
             self._lines.append(line)
         self._is_folder = self._is_folder or saying.is_folder
         self._special = self._special or saying.special
