@@ -15,7 +15,7 @@ from dm.environment import Environment
 from dm.errors import DmError, Malformed, Refused
 from dm.plumbing.records.expressions import BUILT_IN_ROOTS, Expander, Use, split_expression
 from dm.plumbing.records.fields import is_symbol
-from dm.plumbing.records.ladder import BUILT_IN, DATASET, Ladder, Rung, Source
+from dm.plumbing.records.ladder import BUILT_IN, DATASET, ENVIRONMENT, Ladder, Rung, Source
 from dm.plumbing.records.location import Location, Rule
 from dm.plumbing.records.scopes import Scopes
 from dm.plumbing.records.untrusted import TrustedRoots, find_foreign_folder, follow_links
@@ -145,6 +145,7 @@ class Places:
 
     def _locate(self, dataset: Placed, scope: str | None) -> Location:
         expression = dataset.storage_path or dataset.local_path
+        folder = None
         if expression:
             if dataset.store is not None:
                 own = self._own_rung(dataset, "store", dataset.store)
@@ -157,7 +158,11 @@ class Places:
             given = dataset.scope if scope is None else scope
             folder = self._find_datasets_dir() if given is None and dataset.store is None else None
             location = (folder or self._compose_for(dataset, given)).place(dataset)
-        reason = find_foreign_folder(str(location.path), self.project_root)
+        path, base = str(location.path), self.project_root
+        if folder is not None and all(rung.level == ENVIRONMENT for rung in folder.rungs):
+            # The caller's own word, as when another tool names its staging folder: only what is below it is looked at.
+            path, base = path[len(folder.path.rstrip("/")) :], Path("/")
+        reason = find_foreign_folder(path, base)
         if reason is not None:
             raise Refused(
                 f"cannot keep '{dataset.name}' at '{printable(str(location.path))}': {reason}",

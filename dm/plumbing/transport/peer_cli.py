@@ -76,8 +76,10 @@ def fetch_by_peer(
     )
     program = printable(os.path.basename(peer[0]))
     if finished.status != 0:
+        # Like `dm`, the peers may end with what to do about it, which is no word of what went wrong.
+        fault = finished._replace(lines=tuple(line for line in finished.lines if not line.startswith("hint: ")))
         raise SourceFailed(
-            f"'{program}' could not fetch '{printable(name)}': {finished.told}",
+            f"'{program}' could not fetch '{printable(name)}': {fault.told}",
             hint="install the language itself, or a peer whose 'fetch' knows --datasets-toml and --datasets-folder",
             code="peer-failed",
         )

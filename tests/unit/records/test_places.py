@@ -437,6 +437,17 @@ def test_a_place_that_other_tools_obey_is_refused(entry: Entry, place: str, reas
     )
 
 
+def test_a_folder_that_the_environment_names_may_lie_among_other_tools_files() -> None:
+    """Another tool's staging folder does; not what a key makes of it, nor one that the manifest had a say in."""
+    folder = "/p/proj/.datamanifest/partial/1/.dm/x"
+    places = make_places(variables={"DATAMANIFEST_DATASETS_DIR": folder})
+    assert f"{folder}/x.org/a.nc" == str(places.locate(Entry(landing=Key.parse("x.org/a.nc"))).path)
+    error = fault(places, Entry(landing=Key.parse("a/.git/config")))
+    assert f"cannot keep 'sst' at '{folder}/a/.git/config': '.git' belongs to other tools" == error.message
+    places = make_places(f'[_STORAGE]\nthere = "{folder}"\n', variables={"DATAMANIFEST_DATASETS_DIR": "$there"})
+    assert "'.dm' is a store's own folder" in fault(places, Entry(landing=Key.parse("x.org/a.nc"))).message
+
+
 # Scopes, project
 
 
