@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dm.errors import ContentMismatch, DmError, MachineFailed, SourceFailed, gravest
+from dm.errors import ContentMismatch, DmError, MachineFailed, Refused, SourceFailed, gravest
 from dm.plumbing import hashing
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder, remove_tree, write_file
@@ -40,17 +40,22 @@ def obtain_list(job: Job) -> Staged:
 
     All are tried (unless the run stops at the first failure); one that fails fails the dataset, and those that came
     stay for the next run. A URI that is a folder becomes one at its name. Raises what the transports raise, and
-    `ContentMismatch`.
+    `ContentMismatch`; when it is the whole that is wrong, nothing of it stays.
     """
-    run = _ListRun(job)
-    try:
-        return run.obtain()
-    except ContentMismatch:
-        if not run.kept:
+    while True:
+        run = _ListRun(job)
+        try:
+            run.bring_all()
+        except BaseException:
+            job.staging.clear_if_empty()
             raise
-    # What an earlier run left may be of an older state of the source: once more, with nothing of it.
-    job.staging.clear()
-    return _ListRun(job).obtain()
+        try:
+            return run.assemble()
+        except (ContentMismatch, Refused) as error:
+            job.staging.clear()
+            if isinstance(error, Refused) or not run.kept:
+                raise
+            # What an earlier run left was of an older state of the source, perhaps: once more, with nothing of it.
 
 
 class _File(NamedTuple):
@@ -76,10 +81,8 @@ class _ListRun:
         self._open = deque(self.files)  # shared by the threads
         self._helpers: list[threading.Thread] = []
 
-    def obtain(self) -> Staged:
-        self._bring_all()
-        if self.errors:
-            raise self._choose_error()
+    def assemble(self) -> Staged:
+        """Make the folder of what came, and check it."""
         tree, files = self.folder / "tree", self.folder / "files"
         # Linked, not moved: a kill from here on leaves every file whole for the next run.
         remove_tree(tree)
@@ -91,14 +94,16 @@ class _ListRun:
 
     # the threads ----------------------------------------------------------------------------------------------------
 
-    def _bring_all(self) -> None:
-        """Work through the files, with as many more threads as the run has lanes free."""
+    def bring_all(self) -> None:
+        """Work through the files, with as many more threads as the run has lanes free; raises the gravest error."""
         try:
             self._work(self._is_stopped)
         finally:
             while self._helpers:
                 self._helpers.pop().join()
-        if not self.errors and len(self.arrived) < len(self.files):
+        if self.errors:
+            raise self._choose_error()
+        if len(self.arrived) < len(self.files):
             raise SourceFailed(f"'{self.job.dataset.name}' was stopped", code="stopped")
 
     def _work(self, should_end: Callable[[], bool]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dm.errors import ContentMismatch, Malformed, Refused, SourceFailed
-from dm.plumbing.fs.publish import remove_tree
 from dm.porcelain.checking import check_arrived, check_expected
 from dm.porcelain.staging import Staged
 from dm.porcelain.uris import fetch_uri
@@ -40,15 +39,17 @@ def obtain_from_source(job: Job) -> Staged:
             return staged
     if not job.dataset.uris:
         raise _refuse_no_source(job.dataset)
-    staging = job.staging
+    if job.dataset.is_list:
+        from dm.porcelain.file_list import obtain_list
+
+        return obtain_list(job)
     try:
         return _obtain_by_uri(job)
     except (ContentMismatch, Refused, Malformed):
-        staging.clear()
+        job.staging.clear()
         raise
     except SourceFailed:
-        if not any(path.is_file() for path in staging.own_folder.rglob("*")):
-            remove_tree(staging.own_folder)
+        job.staging.clear_if_empty()
         raise
 
 
@@ -63,10 +64,6 @@ def find_code(dataset: Dataset) -> str | None:
 
 def _obtain_by_uri(job: Job) -> Staged:
     dataset, staging = job.dataset, job.staging
-    if dataset.is_list:
-        from dm.porcelain.file_list import obtain_list
-
-        return obtain_list(job)
     uri = dataset.uris[0]
     folder, name = (staging.make_folder(), "data") if dataset.extract else (staging.folder, staging.name)
     fetched = fetch_uri(job, uri, folder, name, task=job.task)

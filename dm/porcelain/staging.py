@@ -49,6 +49,11 @@ class Staging:
         ensure_folder(folder, root=self.root)
         return folder
 
+    def clear_if_empty(self) -> None:
+        """Remove the folder of this dataset's own unless a file in it can be gone on from."""
+        if not any(path.is_file() for path in self.own_folder.rglob("*")):
+            remove_tree(self.own_folder)
+
     def clear(self) -> None:
         """Remove what is left: nothing of it can, or need, be gone on from."""
         from dm.plumbing.transport.journal import fresh_path, journal_path

@@ -312,7 +312,8 @@ def test_an_own_fetcher_is_called_by_convention_or_as_the_manifest_says(
         f'[a]\nuri = "{uri}"\nversion = "v1"\ndoi = "10.1/a"\nfetcher = "mine:conventional"\n',
         '[b]\nkey = "local/b.txt"\nfetcher = "mine:everything"\n',
         '[c]\nkey = "local/c.txt"\n_LANG.python.fetcher = { ref = "mine:explicit",'
-        ' args = ["$key", 3, "${format}", "$x"], kwargs = { to = "$download_path", flags = ["<$key>", { k = "$key" }] } }\n'
+        ' args = ["$key", 3, "${format}", "$x"],'
+        ' kwargs = { to = "$download_path", flags = ["<$key>", { k = "$key" }] } }\n'
         'fetcher = "mine:broken"\n',
     )
     answer = ask("fetch", env=TRUSTED)
