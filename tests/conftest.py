@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.peer",
     "tests.fixtures.seaweed",
     "tests.fixtures.servers",
+    "tests.fixtures.catalogues",  # after what it imports, as above
     "tests.fixtures.sshd",
 ]
 
