@@ -86,7 +86,8 @@ class Dataverse:
         """The record of a DOI that is one file's own."""
         file = self._read_file(place.base, data)
         doi = place.identifier.removeprefix("doi:") if place.identifier.startswith("doi:") else None
-        title = tidy_title(data.find_text("description") or data.find_text("label"))
+        said = data.find_text("description") or data.find_text("dataFile", "description")
+        title = tidy_title(said or data.find_text("label"))
         return check_files(CatalogueRecord(self.name, page, doi, title, None, (file,)))
 
     def _read_file(self, base: str, part: Json) -> RecordFile:
