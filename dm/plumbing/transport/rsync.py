@@ -202,7 +202,7 @@ def judge(status: int, lines: Sequence[str], scene: Scene) -> DmError | PassingF
     One line, in their own words where those say most; a `PassingFault` may pass. ssh's words are not shown: they may
     hold a secret.
     """
-    told = [printable(line.strip()) for line in lines if read_line(line) == Saying()]
+    told = [printable(line.strip()).rstrip(".") for line in lines if read_line(line) == Saying()]
     told = [line for line in told if not line.startswith(_NOISE) and _find_errno(line) not in _BROKEN]
     for line in told:
         if "Failed to exec" in line:
