@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
+
+# Before any of them is imported: they import each other, and their asserts are rewritten whatever the order below.
+pytest.register_assert_rewrite("tests.fixtures")
 
 pytest_plugins = [
     "tests.fixtures.homes",
     "tests.fixtures.commands",  # after what it imports: pytest rewrites asserts of what was not imported before
     "tests.fixtures.machine",
+    "tests.fixtures.git_servers",
     "tests.fixtures.peer",
     "tests.fixtures.seaweed",
     "tests.fixtures.servers",

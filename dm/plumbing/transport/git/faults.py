@@ -54,7 +54,10 @@ def unsafe(path: bytes, reason: str) -> GitFault:
 
 def explain(told: str, place: str) -> GitFault:
     """The fault that a server's own words mean (of git, of the daemon, of ssh, of the forges)."""
-    shown = printable(" ".join(told.split()))[:_SHOWN_CHARACTERS].removeprefix("fatal: ").removeprefix("upload-pack: ")
+    # dulwich writes ``?`` for the end of a line, too.
+    shown = printable(" ".join(told.split()))[:_SHOWN_CHARACTERS].rstrip("?.")
+    for prefix in ("fatal: ", "upload-pack: "):
+        shown = shown.removeprefix(prefix)
     low = told.lower()
     if any(words in low for words in ("not our ref", "unadvertised object", "not valid", "support shallow")):
         return NotHandedOut(f"{place} says: {shown}", hint="is the repository complete?")
@@ -64,6 +67,9 @@ def explain(told: str, place: str) -> GitFault:
     if "host key" in low:
         hint = f"run 'ssh {place}' once by hand and compare its key with the one that its keeper gives"
         return GitFault(f"the key of {place} is not known: {shown}", hint=hint, code="ssh-host-key")
+    if "command not found" in low or "git-upload-pack: not found" in low:
+        hint = f"install git on {place}, or put it on the PATH of its logins"
+        return GitFault(f"{place} has no git: {shown}", hint=hint, code="git-program-missing")
     if any(words in low for words in _MISSING_WORDS):
         hint = "check the 'uri'; a private repository may look like one that is not there"
         return GitFault(f"there is no such repository: {shown}", hint=hint, code="git-not-found")

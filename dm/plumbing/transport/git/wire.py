@@ -24,6 +24,8 @@ logging.getLogger("dulwich").addHandler(logging.NullHandler())
 
 #: What a server says of its own work, and what is said of it.
 _SAID = ("enumerating", "counting", "compressing")
+#: How dulwich's own complaints begin, unlike those that a server sent.
+_NOT_GIT = ("Invalid ", "invalid ", "Unexpected ", "unexpected ", "unknown command", "Redirected from")
 
 
 class Sink(NamedTuple):
@@ -161,7 +163,7 @@ def _interpret(error: Exception, client: GitClient, place: str, chosen: list[Wan
             if chosen and not chosen[0].advertised:
                 return NotHandedOut(f"{place} hung up", code="connection-dropped")
             return PassingFault(f"{place} hung up", code="connection-dropped")
-    elif isinstance(error, MALFORMED_BYTES):
+    elif isinstance(error, MALFORMED_BYTES) or told.startswith(_NOT_GIT):
         hint = "check that the 'uri' is that of a repository"
         return GitFault(f"what {place} sends is not git's protocol", hint=hint, code="git-protocol")
     elif "does not match length prefix" in told:
