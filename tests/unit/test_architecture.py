@@ -74,6 +74,47 @@ def test_the_library_is_mute_and_reads_no_surroundings(path: Path) -> None:
     assert [] == [(line, word) for line, word in found if word not in ALLOWED.get(path, set())]
 
 
+def find_permissions(tree: ast.AST) -> Iterator[int]:
+    """Lines that make, or take hold of the maker of, a `Permission`: every use of the name but as a type."""
+    types = {
+        id(part)
+        for node in ast.walk(tree)
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if annotation is not None
+        for part in ast.walk(annotation)
+    }
+    types |= {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance"
+        for part in ast.walk(node.args[1])
+    }
+    # ``Callable[[Permission], …]`` as an alias of a type
+    types |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.Subscript) for part in ast.walk(node.slice)}
+    for node in ast.walk(tree):
+        named = isinstance(node, ast.Name) and node.id == "Permission"
+        if (named or (isinstance(node, ast.Attribute) and node.attr == "Permission")) and id(node) not in types:
+            yield node.lineno
+        elif isinstance(node, ast.Constant) and node.value == "Permission":
+            yield node.lineno  # getattr(values, "Permission")
+        elif isinstance(node, ast.alias) and node.name == "Permission" and node.asname is not None:
+            yield node.lineno
+
+
+def test_only_trust_makes_a_permission() -> None:
+    code = """
+from dm.values import Permission, Permission as P
+import dm.values
+def run(permission: Permission) -> Callable[[Permission], None]:
+    isinstance(permission, Permission)
+    Permission(None), dm.values.Permission(None), P(None), getattr(dm.values, "Permission")
+    make = Permission
+"""
+    assert [2, 6, 6, 6, 7] == sorted(find_permissions(ast.parse(code)))
+    makers = {name_of(path) for path in MODULES if list(find_permissions(ast.parse(path.read_text(encoding="utf-8"))))}
+    assert {"dm/plumbing/records/trust.py"} == makers
+
+
 def test_no_module_is_named_for_nothing_or_after_the_standard_library() -> None:
     empty = {"utils", "util", "helpers", "helper", "misc", "common", "tools", "lib", "core", "base"}
     # dm.plumbing.formats.tarfile and the like would read as the standard library's.

@@ -12,7 +12,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from dm.environment import read_clock_ns
 from dm.errors import Refused
@@ -49,12 +49,15 @@ class Pin(NamedTuple):
 
 
 class Pinned(NamedTuple):
-    """A group of files that belong together: ``name`` for people, and each file's name (relative to the project
-    root) with what it holds.
+    """A group of files that belong together, or where the files of a module are.
+
+    ``name`` is for people; ``files`` are each file's name (relative to the project root) with what it holds; ``told``
+    is what stands for a group without files: the groups that hold those of a module.
     """
 
     name: str
     files: tuple[tuple[str, str], ...]
+    told: str = "none in the project"
 
 
 class PinnedFiles:
@@ -77,25 +80,26 @@ class PinnedFiles:
         """
         self._entries = self._bytes = 0
         groups: dict[str, dict[str, str]] = {}
+        modules: dict[str, str] = {}
         seen: dict[str, str] = {}
-        words: dict[str, str] = {}
         for pin in sorted(set(pins)):
             if not pin.language:
+                # The group is there also when it is empty, so that the last file's going is seen.
+                words = groups.setdefault("files that commands name", {})
                 name = self._find_word(pin.name)
                 if name is not None and name not in self._left_out:
                     words[name] = self._tell(name, seen)
                 continue
-            found = False
+            found: dict[str, None] = {}
             for group, names in self._find_files(pin):
                 for name in names:
-                    found = True
+                    found[group] = None
                     groups.setdefault(group, {})[name] = self._tell(name, seen)
-            if not found and pin.name.partition(".")[0] not in sys.stdlib_module_names:
-                groups.setdefault(f"{pin.language} module {pin.name.partition('.')[0]}", {})
-        if words:
-            groups["files that commands name"] = words
+            modules[f"{pin.language} module {pin.name}"] = ", ".join(found) or "none in the project"
         self._known = {name: known for name, known in self._known.items() if name in seen}
-        return [Pinned(name, tuple(sorted(files.items()))) for name, files in sorted(groups.items())]
+        pinned = [Pinned(name, (), told) for name, told in modules.items()]
+        pinned += [Pinned(name, tuple(sorted(files.items()))) for name, files in groups.items()]
+        return sorted(pinned)
 
     # which files
 
@@ -204,11 +208,14 @@ class PinnedFiles:
     def _count(self) -> None:
         self._entries += 1
         if self._entries > ENTRIES_MAX:
-            raise Refused(
-                f"the code that the manifest names lies among more than {ENTRIES_MAX} files, too many to allow",
-                hint="keep it in a package of its own, apart from data",
-                code="pin-too-large",
-            )
+            self._refuse_number()
+
+    def _refuse_number(self) -> NoReturn:
+        raise Refused(
+            f"the code that the manifest names lies among more than {ENTRIES_MAX} files, too many to allow",
+            hint="keep it in a package of its own, apart from data",
+            code="pin-too-large",
+        )
 
     # what they hold
 
@@ -216,8 +223,7 @@ class PinnedFiles:
         text = seen.get(name)
         if text is None:
             if len(seen) >= ENTRIES_MAX:
-                self._entries = ENTRIES_MAX
-            self._count()
+                self._refuse_number()
             text = seen[name] = self._read(name)
         return text
 

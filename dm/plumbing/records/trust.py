@@ -193,7 +193,7 @@ class TrustStore:
             if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
                 return None
             raise
-        with os.fdopen(descriptor, "rb") as stream, machine_errors("read", path):
+        with machine_errors("read", path), os.fdopen(descriptor, "rb") as stream:
             self._refuse_own_project(manifest)
             for status in (os.fstat(descriptor), os.stat(self.folder)):
                 if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:

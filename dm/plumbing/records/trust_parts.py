@@ -23,7 +23,7 @@ from dm.plumbing.records.bindings import (
 from dm.plumbing.records.fields import is_symbol
 from dm.plumbing.records.ladder import FROM_PROJECT
 from dm.plumbing.records.location import Location
-from dm.plumbing.records.pinned import Pin, PinnedFiles
+from dm.plumbing.records.pinned import Pin, Pinned, PinnedFiles
 from dm.values import Binding
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Parts:
         groups: list[Part] = []
         files: dict[str, str] = {}
         for group in self._files.read(self._pins):
-            groups.append(Part("files", group.name, _summarize(group.files)))
+            groups.append(Part("files", group.name, _summarize(group)))
             files.update(group.files)
         return groups + [Part("file", name, text) for name, text in sorted(files.items())]
 
@@ -282,10 +282,11 @@ def _tell_data(dataset: Dataset) -> str:
     return f"{source} ({', '.join(contract) or 'no checksum'})"
 
 
-def _summarize(files: tuple[tuple[str, str], ...]) -> str:
+def _summarize(group: Pinned) -> str:
     """How many files there are, with a digest of their names and contents: it changes when any of them does."""
+    files = group.files
     if not files:
-        return "none in the project: it is installed, or missing"
+        return group.told
     from dm.plumbing import hashing
 
     data = b"".join(os.fsencode(name) + b"\0" + os.fsencode(text) + b"\0" for name, text in files)

@@ -21,8 +21,13 @@ def write(root: Path, *names: str, content: str = "x = 1\n") -> None:
 
 
 def read(root: Path, *pins: Pin, left_out: tuple[str, ...] = ()) -> dict[str, dict[str, str]]:
+    """The groups of files; where modules are is asked for by `places`."""
     groups = PinnedFiles(root, left_out=left_out).read(pins)
-    return {group.name: dict(group.files) for group in groups}
+    return {group.name: dict(group.files) for group in groups if " module " not in group.name}
+
+
+def places(root: Path, *pins: Pin) -> dict[str, str]:
+    return {group.name: group.told for group in PinnedFiles(root).read(pins) if not group.files}
 
 
 def names(root: Path, *pins: Pin) -> dict[str, list[str]]:
@@ -76,13 +81,13 @@ def test_a_folder_without_init_counts_when_it_holds_the_modules_next_part(tmp_pa
 
 def test_a_folder_that_only_shares_its_name_with_an_installed_package_is_not_read(tmp_path: Path) -> None:
     write(tmp_path, "xarray/large.nc")
-    assert {"python module xarray": []} == names(tmp_path, Pin("python", "xarray.backends"))
+    assert {} == names(tmp_path, Pin("python", "xarray.backends"))
 
 
 def test_a_module_that_is_not_there_is_told_so_and_changes_when_it_comes(tmp_path: Path) -> None:
-    assert {"python module later": []} == names(tmp_path, Pin("python", "later"))
+    assert {"python module later": "none in the project"} == places(tmp_path, Pin("python", "later"))
     write(tmp_path, "later.py")
-    assert {"python files beside the manifest": ["later.py"]} == names(tmp_path, Pin("python", "later"))
+    assert {"python module later": "python files beside the manifest"} == places(tmp_path, Pin("python", "later"))
 
 
 def test_names_are_compared_as_a_file_system_without_case_or_forms_does(tmp_path: Path) -> None:
@@ -94,6 +99,11 @@ def test_names_are_compared_as_a_file_system_without_case_or_forms_does(tmp_path
 def test_modules_of_the_standard_library_are_not_looked_for_in_the_project(tmp_path: Path) -> None:
     write(tmp_path, "json.py", "os/__init__.py")
     assert {} == names(tmp_path, Pin("python", "json"), Pin("python", "os.path"))
+
+
+def test_where_a_module_lies_is_told_with_it(tmp_path: Path) -> None:
+    write(tmp_path, "get.py", "get/__init__.py")
+    assert {"python module get.x": "get/, python files beside the manifest"} == places(tmp_path, Pin("python", "get.x"))
 
 
 # other languages ------------------------------------------------------------------------------------------------------
@@ -236,7 +246,10 @@ def test_more_files_than_can_be_allowed_are_refused(tmp_path: Path, monkeypatch:
     assert "pin-too-large" == caught.value.code
 
 
-def test_folders_that_link_to_each_other_are_refused_and_not_walked_for_ever(tmp_path: Path) -> None:
+def test_folders_that_link_to_each_other_are_refused_and_not_walked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinned, "ENTRIES_MAX", 1000)
     write(tmp_path, "pkg/__init__.py")
     for here in range(12):
         for there in range(12):
