@@ -105,7 +105,7 @@ class Commands(click.Group):
 @click.option("-C", "folder", metavar="DIR", help="Run as if started in DIR.")
 @click.option("--manifest", metavar="FILE", help="The manifest, instead of looking for one.")
 @click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
-@click.option("-v", "--verbose", count=True, help="Say more (status: clean datasets too).")
+@click.option("-v", "--verbose", count=True, help="Say more (status: clean datasets; fetch: output of code).")
 @click.option("--no-progress", is_flag=True, help="No progress bars.")
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour on the terminal.")
 @click.option("--debug", is_flag=True, help="Tracebacks of errors.")
