@@ -13,10 +13,12 @@ import pytest
 
 from dm.errors import DmError, Refused, SourceFailed
 from dm.plumbing.transport.file import FileFetcher
-from dm.plumbing.transport.protocol import Fetcher
+from dm.plumbing.transport.git.fetcher import GitFetcher
+from dm.plumbing.transport.protocol import Fetched, Fetcher
 from dm.plumbing.transport.registry import Fetchers, find_fetcher
 from dm.plumbing.transport.ssh import SshFetcher
 from tests.fixtures.fetching import QUICK, digests_of, fetch, make_environment, make_http_fetcher, measured, names_in
+from tests.fixtures.git_servers import GitDaemon, GitHttp, Repository
 from tests.fixtures.machine import skip_or_fail
 from tests.fixtures.servers import HttpServer, Nginx, find_nginx
 from tests.fixtures.sinks import RecordingProgress, RecordingTask
@@ -26,11 +28,19 @@ BODIES = {"empty": b"", "short": b"a,b\n1,2\n", "long": os.urandom((3 << 20) + 1
 
 
 class Source(NamedTuple):
-    """A transport with a place to fetch from: ``put(name, body)`` returns the URI of what it has put there."""
+    """A transport with a place to fetch from: ``put(name, body)`` returns the URI of what it has put there.
+
+    A transport that always gives a folder has the bytes in its file ``file_name``.
+    """
 
     fetcher: Fetcher
     put: Callable[[str, bytes], str]
     missing: str
+    file_name: str | None = None
+
+    def find(self, fetched: Fetched) -> Path:
+        """The file with the bytes."""
+        return fetched.path if self.file_name is None else fetched.path / self.file_name
 
 
 @contextmanager
@@ -80,7 +90,55 @@ def over_ssh(home: Path) -> Iterator[Source]:
         yield Source(SshFetcher(environment, sshd.ssh_command, QUICK), put, sshd.uri(served / "none"))
 
 
-@pytest.fixture(params=[over_http, over_nginx, from_files, over_ssh], ids=["http", "nginx", "file", "ssh"])
+def in_repositories(home: Path, fetcher: GitFetcher, uri: Callable[[str], str]) -> Source:
+    def put(name: str, body: bytes) -> str:
+        Repository.create(home / "repositories" / f"{name}.git").commit({"body": body})
+        return uri(f"{name}.git")
+
+    return Source(fetcher, put, uri("none.git"), "body")
+
+
+@contextmanager
+def over_git(home: Path) -> Iterator[Source]:
+    (home / "repositories").mkdir()
+    with GitDaemon(home / "repositories") as daemon:
+        yield in_repositories(home, GitFetcher(make_environment(home), QUICK), daemon.uri)
+
+
+@contextmanager
+def over_git_http(home: Path) -> Iterator[Source]:
+    (home / "repositories").mkdir()
+    with GitHttp(home / "repositories") as server:
+        yield in_repositories(home, GitFetcher(make_environment(home), QUICK), server.uri)
+
+
+@contextmanager
+def over_git_ssh(home: Path) -> Iterator[Source]:
+    with Sshd(home) as sshd:
+        environment = make_environment(home, PATH=os.environ["PATH"])
+        fetcher = GitFetcher(environment, QUICK, ssh_command=sshd.ssh_command)
+        yield in_repositories(home, fetcher, lambda name: sshd.uri(home / "repositories" / name))
+
+
+@contextmanager
+def from_repositories(home: Path) -> Iterator[Source]:
+    fetcher = GitFetcher(make_environment(home), QUICK)
+    yield in_repositories(home, fetcher, lambda name: (home / "repositories" / name).as_uri())
+
+
+SOURCES = {
+    "http": over_http,
+    "nginx": over_nginx,
+    "file": from_files,
+    "ssh": over_ssh,
+    "git": over_git,
+    "git-http": over_git_http,
+    "git-ssh": over_git_ssh,
+    "git-file": from_repositories,
+}
+
+
+@pytest.fixture(params=SOURCES.values(), ids=SOURCES)
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
     with request.param(tmp_path) as made:
         yield made
@@ -92,13 +150,18 @@ def test_the_bytes_arrive_whole_and_measured(source: Source, tmp_path: Path, bod
     task = RecordingTask()
     fetched = fetch(source.fetcher, source.put("data", body), tmp_path / "new" / "part", task=task)
     assert tmp_path / "new" / "part" / "data.bin" == fetched.path
-    assert body == fetched.path.read_bytes()
-    assert digests_of(body) == measured(fetched)
-    assert (len(body), len(body), len(body)) == (fetched.size_bytes, task.total, task.done)
+    assert body == source.find(fetched).read_bytes()
+    assert len(body) == fetched.size_bytes
+    assert task.total == task.done
+    if source.file_name is None:
+        assert (digests_of(body), len(body)) == (measured(fetched), task.done)
+    else:
+        assert [source.file_name] == names_in(fetched.path)
+        assert {} == fetched.digests
 
 
 def test_what_arrived_is_ours_to_write_and_has_no_other_name(source: Source, tmp_path: Path) -> None:
-    about = fetch(source.fetcher, source.put("data", BODIES["short"]), tmp_path / "part").path.stat()
+    about = source.find(fetch(source.fetcher, source.put("data", BODIES["short"]), tmp_path / "part")).stat()
     assert (0o600, 1) == (about.st_mode & 0o700, about.st_nlink)
 
 
@@ -108,7 +171,8 @@ def test_the_same_again_gives_the_same(source: Source, tmp_path: Path, body: byt
     first = fetch(source.fetcher, uri, tmp_path / "part")
     again = fetch(source.fetcher, uri, tmp_path / "part")
     assert (first.digests, first.size_bytes) == (again.digests, again.size_bytes)
-    assert body == again.path.read_bytes()
+    assert first.revision == again.revision
+    assert body == source.find(again).read_bytes()
 
 
 def test_what_is_not_there_is_a_failed_source_in_one_line_and_leaves_nothing(source: Source, tmp_path: Path) -> None:
@@ -128,7 +192,7 @@ def test_leftovers_of_something_else_do_not_get_in(source: Source, tmp_path: Pat
     os.link(part / "data.bin", mine)
     before = mine.read_bytes()
     fetched = fetch(source.fetcher, source.put("data", BODIES["long"]), part)
-    assert BODIES["long"] == fetched.path.read_bytes()
+    assert BODIES["long"] == source.find(fetched).read_bytes()
     assert before == mine.read_bytes()
 
 
@@ -148,7 +212,7 @@ def test_several_threads_fetch_at_once(source: Source, tmp_path: Path) -> None:
     def work() -> None:
         while todo:
             name = todo.pop()
-            found[name] = fetch(source.fetcher, uris[name], tmp_path / name).path.read_bytes()
+            found[name] = source.find(fetch(source.fetcher, uris[name], tmp_path / name)).read_bytes()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
