@@ -466,7 +466,7 @@ def test_gridded_data_of_a_server_is_read_piece_by_piece(
 
 
 def test_data_of_an_object_store_is_read_in_place(
-    open_manifest: Any, project: Path, bucket: Bucket, tmp_path: Path
+    open_manifest: Any, run_python: RunPython, project: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
     import xarray
 
@@ -487,6 +487,8 @@ def test_data_of_an_object_store_is_read_in_place(
             assert [1.0, 2.0, 3.0] == value.t.values.tolist()
             value.close()
         assert ["skipped"] * 3 == [each.status for each in manifest.fetch()]
+    done = run_python("print(dm.load('zarr').t.sum().item(), dm.load('nc').t.max().item())", env=bucket.variables)
+    assert ("6.0 3.0\n", "") == (done.stdout, done.stderr), "a script that ends says nothing of its connections"
 
 
 # start-up

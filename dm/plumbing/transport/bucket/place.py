@@ -49,7 +49,10 @@ def open_mapping(uri: str, environment: Environment) -> MutableMapping[str, byte
     """
     with _Explained(uri, environment) as place:
         system, path = place.connect()
-        return cast("MutableMapping[str, bytes]", system.get_mapper(path.rstrip("/")))
+        from dm.plumbing.transport.bucket.blocking import BlockingFileSystem
+
+        mapping = BlockingFileSystem(system).get_mapper(path.rstrip("/"))
+        return cast("MutableMapping[str, bytes]", mapping)
 
 
 class _Explained:
