@@ -16,7 +16,6 @@ import pytest
 
 import dm
 from dm.environment import Environment
-from dm.values import Permission
 from tests.fixtures.commands import Ask, assert_one_error, default_copy, write_manifest
 from tests.fixtures.homes import COMMAND_TIMEOUT_S, Home, RunDm
 from tests.fixtures.seaweed import Bucket
@@ -361,10 +360,6 @@ def test_a_manifest_in_memory_runs_code_only_with_trust(
             manifest.load("sst")
     with dm.Manifest.of(tables, project_root=project, environment=environment, trust=True) as manifest:
         assert ("by format", "t.csv") == manifest.load("sst")
-
-
-def test_code_is_only_called_with_a_permission() -> None:
-    assert Permission(None).manifest is None
 
 
 # opened in place
