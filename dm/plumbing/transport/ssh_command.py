@@ -29,7 +29,5 @@ def split_ssh_command(text: str | None) -> list[str]:
             code="ssh-command",
         ) from error
     if not words or not words[0]:
-        raise Malformed(
-            "'ssh_command' names no program", hint="remove it, or set it to 'ssh …'", code="ssh-command"
-        )
+        raise Malformed("'ssh_command' names no program", hint="remove it, or set it to 'ssh …'", code="ssh-command")
     return words
