@@ -8,6 +8,7 @@ generation. Where a library offers nothing of the kind, the caller looks at the 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from dm.environment import Environment
@@ -18,6 +19,22 @@ from dm.plumbing.transport.connections import HttpOptions
 
 #: Connections of one client: as many as pieces may be on their way, and some to ask with.
 CONNECTIONS = 24
+
+
+#: What names one version of a file, by what file systems of fsspec call it.
+_VALIDATORS = (
+    "ETag",
+    "etag",
+    "generation",
+    "version",
+    "md5Checksum",
+    "modifiedTime",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "modified",
+    "created",
+)
 
 
 class Found(NamedTuple):
@@ -114,9 +131,13 @@ def check_length(data: bytes, length: int) -> bytes:
 
 def _find_validator(details: dict[str, Any]) -> str:
     """What names a version, among what file systems of fsspec call it; empty when there is nothing."""
-    for name in ("ETag", "etag", "generation", "version", "md5", "md5Checksum", "content_md5", "mtime", "LastModified"):
+    for name in _VALIDATORS:
         value = details.get(name)
-        if value is not None and str(value).isprintable() and str(value).isascii():
-            return str(value)
-    created = details.get("last_modified") or details.get("modified") or details.get("created")
-    return str(created) if created is not None and str(created).isascii() else ""
+        if value is None:
+            continue
+        if isinstance(value, datetime):  # one and the same time may come as either
+            value = value.timestamp()
+        text = str(value)
+        if text.isprintable() and text.isascii():
+            return text
+    return ""

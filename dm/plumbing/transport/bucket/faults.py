@@ -223,4 +223,3 @@ def _describe_endpoint(service: Service, environment: Environment) -> str:
     except ValueError:
         host = ""
     return f"{service.name} at {printable(host)}" if host else service.name
-

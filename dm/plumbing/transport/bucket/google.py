@@ -27,9 +27,7 @@ class GoogleBackend(Backend):
         """The object at an address."""
         details = {} if address.version is None else {"generation": address.version}
         try:
-            found = await self._system._call(
-                "GET", "b/{}/o/{}", address.bucket, address.key, json_out=True, **details
-            )
+            found = await self._system._call("GET", "b/{}/o/{}", address.bucket, address.key, json_out=True, **details)
         except FileNotFoundError:
             return None
         return _read_item(found)

@@ -78,6 +78,7 @@ class PrefixFetch:
         """Fetch what is missing; return the bytes of the whole and whether all of it was there already."""
         self._task.resize(self.size_bytes)
         files = self._work / "files"
+        ensure_folder(self._target.parent)
         self._take_back(files)
         known = self._read_log()
         ensure_folder(files)
@@ -261,4 +262,3 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield path
         if path.is_dir() and not path.is_symlink():
             yield from _walk(path)
-
