@@ -140,7 +140,7 @@ def _pick(record: CatalogueRecord, globs: Sequence[str]) -> tuple[RecordFile, ..
         if not matches:
             raise NotFound(
                 f"--pick '{printable(glob)}' matches no file of the record; it has {_list_names(record.files)}",
-                hint="quote the glob, so that the shell does not replace it",
+                hint="the whole name or path must match, letter case too; --dry-run lists all of them with their sizes",
                 code="no-match",
             )
         chosen |= matches

@@ -388,6 +388,9 @@ def test_two_choices_of_a_record_need_places_of_their_own(add: Add, project: Pat
     done = without_notes(add(MANY, "--pick", "*.csv", "--name", "tables", "--no-fetch"))
     assert "'tables' and 'all' would land on each other" in assert_one_error(done, 7)
     assert "--key" in done.stderr
+    done = without_notes(add(MANY, "--split", "--dry-run"))
+    assert "would land on each other" in assert_one_error(done, 7)
+    assert "hint: leave that file out with --pick, or take 'all' out first with dm rm" in done.stderr
     done = add(MANY, "--pick", "*.csv", "--name", "tables", "--key", "noaa/tables")
     assert 0 == done.returncode, done.stderr
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dm.errors import UsageError
+from dm.errors import DmError, UsageError
 from dm.plumbing.cli.frame import Session, command, trust_option
+from dm.values import fail
 
 if TYPE_CHECKING:
     from dm.plumbing.transport.catalogues import RecordFile
@@ -46,7 +47,7 @@ def COMMAND(  # noqa: N802 - the name that the table of commands imports
     --name, --version, --branch, --checksum, --key and --doi go with one source.
     """
     from dm.porcelain.cli.render import draw_outcome, draw_summary
-    from dm.porcelain.verbs.add import AddOptions, add
+    from dm.porcelain.verbs.add import Added, AddOptions, add
 
     if len(sources) > 1:
         single = [name for name in ("name", "checksum", "version", "branch", "key", "doi") if fields[name]]
@@ -57,7 +58,13 @@ def COMMAND(  # noqa: N802 - the name that the table of commands imports
     outcomes, records = [], []
     try:
         for source in sources:
-            added = add(project, source, options)
+            try:
+                added = add(project, source, options)
+            except DmError as error:
+                if len(sources) == 1:
+                    raise
+                # What came before it is done, and what comes after may be.
+                added = Added([fail(source, error)])
             if not session.json:
                 for outcome in added.outcomes:
                     draw_outcome(session, outcome)

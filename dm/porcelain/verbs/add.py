@@ -12,7 +12,7 @@ from urllib.parse import quote
 from dm.errors import ContentMismatch, DmError, Malformed, NotFound, Refused, UsageError
 from dm.plumbing.records.key import suggest_name
 from dm.plumbing.records.state import Record, make_storage_path
-from dm.plumbing.store.measure import measure_copy
+from dm.plumbing.store.measure import measure_checksum, measure_copy
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.project import Project
 from dm.porcelain.record_entries import Choice, Entry, is_record, make_entries, read_record
@@ -88,6 +88,7 @@ def add(project: Project, source: str, options: AddOptions = AddOptions()) -> Ad
     """
     record: CatalogueRecord | None = None
     is_local = False
+    _check_checksum(options.checksum)
     if is_record(project, source):
         try:
             record = read_record(project, source)
@@ -102,12 +103,27 @@ def add(project: Project, source: str, options: AddOptions = AddOptions()) -> Ad
                 hint = "a record is named by its DOI, like 10.5281/zenodo.N, or by its page"
                 raise UsageError(f"{option} goes with a published record, which '{source}' is not", hint=hint)
         fields, is_local = _describe_source(project, source)
+        if is_local and options.extract:
+            raise UsageError(
+                f"--extract goes with a source that is fetched, and '{source}' stays where it lies",
+                hint=f"to keep what is in it: dm add --extract {shlex.quote(_uri_of(_resolve_path(project, source)))}",
+            )
         name = options.name or suggest_name(str(fields.get("uri") or fields["storage_path"]))
         entries = [Entry(name, {**fields, **options.fields()})]
     try:
         return Added(_declare(project, entries, options, is_local=is_local), record, tuple(entries))
     except DmError as error:
         return Added([fail(entries[0].name if len(entries) == 1 else source, error)], record, tuple(entries))
+
+
+def _check_checksum(text: str | None) -> None:
+    if text is None:
+        return
+    try:
+        Digest.parse(text)
+    except Malformed as error:
+        hint = error.hint or "the publisher's page has it, as in md5:… or sha256:…"
+        raise UsageError(f"--checksum: {error.message}", hint=hint, code=error.code) from error
 
 
 def _plan_record(project: Project, record: CatalogueRecord, options: AddOptions) -> list[Entry]:
@@ -218,9 +234,12 @@ def _refuse_collisions(candidate: Manifest, entries: Sequence[Entry]) -> None:
         if others:
             names = ", ".join(f"'{printable(name)}'" for name in others)
             place = candidate.datasets[entry.name].landing
+            hint = "give it a place of its own with --key"
+            if len(entries) > 1:
+                hint = f"leave that file out with --pick, or take {names} out first with dm rm"
             raise Malformed(
                 f"'{printable(entry.name)}' and {names} would land on each other at '{place}'",
-                hint="give it a place of its own with --key",
+                hint=hint,
                 code="key-collision",
             )
 
@@ -229,11 +248,13 @@ def _describe_source(project: Project, source: str) -> tuple[dict[str, object], 
     """The fields that say where the data comes from, and whether the bytes are the user's own, below the project."""
     if "://" in source or source.startswith("git@"):
         return {"uri": source}, False
-    path = Path(os.path.normpath(project.environment.working_folder / source))
+    if not source.strip():
+        raise UsageError("a source is empty", hint="name a URI, a DOI or a path", code="source-unknown")
+    path = _resolve_path(project, source)
     if not os.path.lexists(path):
         raise UsageError(
-            f"'{source}' is neither a URI, nor a DOI, nor a path that exists",
-            hint="a URI begins with its scheme, like https://… or file:///…; a DOI with its prefix, like 10.5281/…",
+            f"'{printable(source)}' is neither a URI, nor a DOI, nor a path that exists",
+            hint=_guess_source(source),
             code="source-unknown",
         )
     if path == project.root or project.root.is_relative_to(path):
@@ -241,7 +262,27 @@ def _describe_source(project: Project, source: str) -> tuple[dict[str, object], 
     if path.is_relative_to(project.root):
         return {"storage_path": _write_expression(path.relative_to(project.root).as_posix(), path)}, True
     project.progress.note(f"'{path}' is outside the project: the entry is bound to this machine")
-    return {"uri": "file://" + quote(os.fsencode(path))}, False
+    return {"uri": _uri_of(path)}, False
+
+
+def _resolve_path(project: Project, source: str) -> Path:
+    return Path(os.path.normpath(project.environment.working_folder / source))
+
+
+def _uri_of(path: Path) -> str:
+    return "file://" + quote(os.fsencode(path))
+
+
+def _guess_source(source: str) -> str:
+    """The way out of a word that is no source: the URI or DOI that it nearly is."""
+    import re
+
+    record = re.fullmatch(r"zenodo\.(\d+)", source, re.IGNORECASE)
+    if record is not None:
+        return f"did you mean 10.5281/zenodo.{record[1]}?"
+    if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}(:\d+)?/\S+", source):
+        return f"did you mean https://{printable(source)}?"
+    return "a URI begins with its scheme, like https://… or file:///…; a DOI with its prefix, like 10.5281/…"
 
 
 def _write_expression(text: str, path: Path) -> str:
@@ -249,7 +290,7 @@ def _write_expression(text: str, path: Path) -> str:
     from dm.plumbing.records.expressions import Use, split_expression
 
     if "${" in text or any(is_name for is_name, _ in split_expression(text, Use("'storage_path'"))):
-        uri = "file://" + quote(os.fsencode(path))
+        uri = _uri_of(path)
         raise Refused(
             f"cannot add '{text}': '$' in a manifest's path stands for a folder",
             hint=f"rename it, or keep a copy of it in the store: dm add {shlex.quote(uri)}",
@@ -296,12 +337,24 @@ def _measure_local(scratch: Project, name: str) -> tuple[list[Outcome], Mapping[
     path = scratch.locate(dataset).path
     if not path.exists():
         raise NotFound(f"'{path}' does not exist", code="missing")
-    measured = measure_copy(path, algorithm="sha256", stat_cache=scratch.stat_cache, progress=scratch.progress)
-    fields = {} if measured.checksum is None else {"checksum": str(measured.checksum)}
+    declared = dataset.checksum
+    algorithm = "sha256" if declared is None else declared.algorithm
+    measured = measure_copy(path, algorithm=algorithm, stat_cache=scratch.stat_cache, progress=scratch.progress)
+    checksum = measured.checksum
+    if algorithm == "blake3":
+        checksum = measure_checksum(path, algorithm, stat_cache=scratch.stat_cache, progress=scratch.progress).checksum
+    if declared is not None and checksum != declared:
+        raise ContentMismatch(
+            f"'{path}' is not what --checksum says: it is {checksum or measured.digest}, not {declared}",
+            hint="leave --checksum out to take what is there",
+            code="checksum-mismatch",
+        )
+    fields = {} if checksum is None else {"checksum": str(checksum)}
     if measured.digest.is_tree:
         fields["digest"] = str(measured.digest)
     digest, size_bytes = measured.digest, measured.size_bytes
-    sha256 = measured.checksum.hex if measured.checksum is not None and not measured.digest.is_tree else None
+    is_sha256 = checksum is not None and checksum.algorithm == "sha256" and not digest.is_tree
+    sha256 = checksum.hex if checksum is not None and is_sha256 else None
     scratch.merge_state({dataset.key.text: Record(make_storage_path(scratch.root, path), sha256)})
     told = "declared where it lies"
     outcome = Outcome(name, "ok", path=path, state="clean", digest=digest, size_bytes=size_bytes, message=told)

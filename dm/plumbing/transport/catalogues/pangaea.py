@@ -29,7 +29,6 @@ _DOWNLOADS = "https://download.pangaea.de"
 #: The comment above a table is shorter than this; a list of files is not longer than the other.
 _HEAD_BYTES = 1 << 20
 _LIST_BYTES = 32 << 20
-_MEMBERS_TOLD = 5
 
 
 class Pangaea:
@@ -113,11 +112,10 @@ class Pangaea:
             if found is not None:
                 names.append(found[0])
         told = f" of {len(names)} data sets" if names else " of data sets"
-        more = " …" if len(names) > _MEMBERS_TOLD else ""
-        first = f": dm add {' '.join(names[:_MEMBERS_TOLD])}{more}" if names else f"; they are listed at {page}"
+        example = f", like dm add {names[0]}" if names else ""
         return SourceFailed(
             f"'{title}' at {self.name} is a series{told}, not one data set",
-            hint=f"add those that are wanted one by one{first}",
+            hint=f"add those that are wanted{example}; they are listed at {page}",
             code="record-series",
         )
 

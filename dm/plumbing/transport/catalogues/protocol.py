@@ -9,7 +9,8 @@ from dm.values import Digest
 
 
 class ServiceUrls(NamedTuple):
-    """Where the services are, without a slash at the end: personal fields (``zenodo_url``, …; SCHEMA.md, "DOIs and records").
+    """Where the services are, without a slash at the end: the personal fields ``zenodo_url`` and so on (SCHEMA.md,
+    "DOIs and records").
 
     ``doi`` serves the handle API of doi.org. ``dataverse`` is asked in place of the installation that a DOI leads to;
     None: that one is asked.
