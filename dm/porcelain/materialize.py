@@ -51,6 +51,9 @@ BATCH_SIZE_MAX = 512
 #: How often a long run writes down what it has done, seconds.
 RECORD_EVERY_S = 30.0
 
+#: Codes of the store for content that it will not take, whenever it is tried: nothing of that can be gone on from.
+_UNFIT = frozenset({"marker-in-source", "name-reserved", "names-clash", "special-file"})
+
 
 class FetchOptions(NamedTuple):
     """How to materialize: ``jobs`` sources at once, ``force`` goes to the source even when a copy is there and puts
@@ -141,7 +144,7 @@ class _Run:
         self.interrupted = threading.Event()
         self.shared = Shared(
             should_stop=self.interrupted.is_set,
-            is_failing=self.stopping.is_set,
+            fail_fast=options.fail_fast,
             expected=options.expected,
             delegate=options.delegate,
             tell_lines=options.tell_lines,
@@ -344,6 +347,9 @@ class _Run:
         """The outcome of one dataset that was published, and what is to be recorded of it."""
         dataset, copy = work.dataset, work.copy
         if isinstance(result, DmError):
+            if staged is not None and result.code in _UNFIT:
+                with suppress(MachineFailed):
+                    staged.staging.clear()
             return fail(dataset.name, result)
         contract = find_contract(dataset)
         sha256 = contract.hex if contract is not None and contract.algorithm == "sha256" else None
