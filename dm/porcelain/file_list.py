@@ -135,7 +135,7 @@ class _ListRun:
         """
         shared = self.job.shared
         hopeless = any(not isinstance(each, DmError) or isinstance(each, MachineFailed) for each in self._errors())
-        return hopeless or shared.should_stop() or shared.is_failing()
+        return hopeless or shared.should_stop() or (shared.fail_fast and bool(self.errors))
 
     def _errors(self) -> list[BaseException]:
         return list(self.errors.values())

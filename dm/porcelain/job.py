@@ -23,27 +23,27 @@ _SILENT_TASK = SilentTask()
 class Shared:
     """What the jobs of one run share.
 
-    ``should_stop`` says that the run was interrupted; ``is_failing`` that it was told to stop at the first failure and
-    there was one. ``expected`` are digests that publishers give, by URI. ``delegate`` is the call's word on fetchers in
-    other languages (None: as the manifest says), ``tell_lines`` asks for every line that a program says. ``turn`` is
-    held by the fetcher that runs: code of a user's is rarely made for threads. ``lanes`` are what a job that has
-    several sources may ask at once beside its first.
+    ``should_stop`` says that the run was interrupted, ``fail_fast`` that it stops at the first failure. ``expected``
+    are digests that publishers give, by URI. ``delegate`` is the call's word on fetchers in other languages (None: as
+    the manifest says), ``tell_lines`` asks for every line that a program says. ``turn`` is held by the fetcher that
+    runs: code of a user's is rarely made for threads. ``lanes`` are what a job that has several sources may ask at once
+    beside its first.
     """
 
-    __slots__ = ("delegate", "expected", "is_failing", "lanes", "should_stop", "tell_lines", "turn")
+    __slots__ = ("delegate", "expected", "fail_fast", "lanes", "should_stop", "tell_lines", "turn")
 
     def __init__(
         self,
         *,
         should_stop: Callable[[], bool] = lambda: False,
-        is_failing: Callable[[], bool] = lambda: False,
+        fail_fast: bool = False,
         lanes: Lanes = NO_LANES,
         expected: Mapping[str, Digest] = MappingProxyType({}),
         delegate: bool | None = None,
         tell_lines: bool = False,
     ) -> None:
         self.should_stop = should_stop
-        self.is_failing = is_failing
+        self.fail_fast = fail_fast
         self.lanes = lanes
         self.expected = expected
         self.delegate = delegate

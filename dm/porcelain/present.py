@@ -14,6 +14,7 @@ from dm.porcelain.integrity import Standing, describe_damage, find_contract, nam
 from dm.porcelain.publish import adopt
 from dm.porcelain.recording import Recorder
 from dm.porcelain.select import find_skip_reason
+from dm.porcelain.uris import is_repository
 from dm.values import Digest, Outcome, quote_word
 
 if TYPE_CHECKING:
@@ -178,10 +179,11 @@ class Presence:
             return
         measured = standing.measured
         if find_contract(dataset) is None:
-            cache = self.project.stat_cache
-            checksum = measure_checksum(copy.path, "sha256", stat_cache=cache, quick=True).checksum
-            fields = {} if checksum is None else {"checksum": str(checksum)}
-            self.recorder.note_fields(dataset, {**fields, **_pin_tree(measured.digest)})
+            cache, fields = self.project.stat_cache, _pin_tree(measured.digest)
+            if not (fields and dataset.uris and is_repository(dataset.uris[0])):  # whose checksum means something else
+                checksum = measure_checksum(copy.path, "sha256", stat_cache=cache, quick=True).checksum
+                fields |= {} if checksum is None else {"checksum": str(checksum)}
+            self.recorder.note_fields(dataset, fields)
         elif dataset.digest is None and standing.meets_contract:
             self.recorder.note_fields(dataset, _pin_tree(measured.digest))
 
