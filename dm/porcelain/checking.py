@@ -83,7 +83,12 @@ def _unpack(project: Project, dataset: Dataset, fetched: Fetched, staging: Stagi
     from dm.plumbing.formats.archive import find_archive_format, unpack
 
     if fetched.path.is_dir():
-        raise SourceFailed(f"cannot extract '{dataset.name}': its source is a folder", code="not-an-archive")
+        remove_tree(staging.own_folder)
+        raise SourceFailed(
+            f"cannot extract '{dataset.name}': its source is a folder",
+            hint=f"take 'extract' out of [{dataset.name}]",
+            code="not-an-archive",
+        )
     archive_format = dataset.archive_format or find_archive_format(dataset.key.text.partition("#")[0])
     if archive_format is None:
         raise SourceFailed(

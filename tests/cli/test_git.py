@@ -270,3 +270,37 @@ print("dulwich" in sys.modules, "dulwich.porcelain" in sys.modules)
     words = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(words, cwd=project, env=home.variables(), capture_output=True, text=True, check=False)
     assert ("False\nTrue False\n", "") == (done.stdout, done.stderr)
+
+
+def test_a_repository_is_no_archive(
+    run_dm: RunDm, project: Path, home: Home, repository: Repository, git_daemon: GitDaemon
+) -> None:
+    repository.commit(FILES)
+    write_manifest(project, f'[r]\nuri = "{git_daemon.uri("r.git")}"\nextract = true\n')
+    done = run_dm("fetch")
+    assert "cannot extract 'r': its source is a folder" == assert_one_error(done, 5)
+    assert "hint: take 'extract' out of [r]\n" in done.stderr
+    assert [] == list_litter(home, project)
+
+
+def test_fetch_uri_takes_a_repository_with_its_branch(
+    run_dm: RunDm, project: Path, home: Home, repository: Repository, git_daemon: GitDaemon
+) -> None:
+    repository.tag("v1", repository.commit(FILES))
+    repository.commit({"later": b""})
+    done = run_dm("fetch-uri", git_daemon.uri("r.git") + "#v1", "here")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert done.stdout == run_dm("hash-object", "here").stdout
+    assert {"a.csv", "deep", "deep/run", "deep/link"} == set(read_tree(project / "here"))
+
+
+def test_a_repository_may_be_one_of_several_uris(
+    ask: Ask, project: Path, repository: Repository, git_daemon: GitDaemon
+) -> None:
+    repository.commit(FILES)
+    (project / "x.csv").write_bytes(b"1")
+    uris = [git_daemon.uri("r.git"), (project / "x.csv").as_uri()]
+    write_manifest(project, f'[r]\nuris = ["{uris[0]}", "{uris[1]}"]\n')
+    answer = ask("fetch")
+    place = Path(answer.only["path"])
+    assert b"1,2\r\n" == (place / "r.git" / "a.csv").read_bytes()
