@@ -162,7 +162,7 @@ class SshLink(Link):
             self._process = subprocess.Popen(
                 line,
                 cwd=environment.working_folder,
-                env={**environment.variables, "GIT_PROTOCOL": "version=2"},
+                env={**environment.variables, "GIT_PROTOCOL": "version=2", "LC_ALL": "C"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
