@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from dm.errors import DmError, Refused, SourceFailed
+from dm.plumbing.transport.bucket import BucketFetcher
 from dm.plumbing.transport.file import FileFetcher
 from dm.plumbing.transport.git.fetcher import GitFetcher
 from dm.plumbing.transport.protocol import Fetched, Fetcher
@@ -20,6 +21,7 @@ from dm.plumbing.transport.ssh import SshFetcher
 from tests.fixtures.fetching import QUICK, digests_of, fetch, make_environment, make_http_fetcher, measured, names_in
 from tests.fixtures.git_servers import GitDaemon, GitHttp, Repository
 from tests.fixtures.machine import skip_or_fail
+from tests.fixtures.seaweed import Bucket
 from tests.fixtures.servers import HttpServer, Nginx, find_nginx
 from tests.fixtures.sinks import RecordingProgress, RecordingTask
 from tests.fixtures.sshd import Sshd
@@ -126,6 +128,23 @@ def from_repositories(home: Path) -> Iterator[Source]:
     yield in_repositories(home, fetcher, lambda name: (home / "repositories" / name).as_uri())
 
 
+@contextmanager
+def from_bucket(home: Path, bucket: Bucket) -> Iterator[Source]:
+    fetcher = BucketFetcher(make_environment(home, **bucket.variables), QUICK)
+    yield Source(fetcher, bucket.put, f"{bucket.uri}none")
+
+
+@contextmanager
+def from_prefixes(home: Path, bucket: Bucket) -> Iterator[Source]:
+    fetcher = BucketFetcher(make_environment(home, **bucket.variables), QUICK)
+
+    def put(name: str, body: bytes) -> str:
+        bucket.put(f"{name}/body", body)
+        return f"{bucket.uri}{name}/"
+
+    yield Source(fetcher, put, f"{bucket.uri}none/", "body")
+
+
 SOURCES = {
     "http": over_http,
     "nginx": over_nginx,
@@ -135,12 +154,16 @@ SOURCES = {
     "git-http": over_git_http,
     "git-ssh": over_git_ssh,
     "git-file": from_repositories,
+    "bucket": from_bucket,
+    "prefix": from_prefixes,
 }
 
 
 @pytest.fixture(params=SOURCES.values(), ids=SOURCES)
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
-    with request.param(tmp_path) as made:
+    # The server of buckets is shared by all tests of a session.
+    shared = (request.getfixturevalue("bucket"),) if request.param in (from_bucket, from_prefixes) else ()
+    with request.param(tmp_path, *shared) as made:
         yield made
         made.fetcher.close()
 
