@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from dm.environment import Environment
+from dm.environment import Environment, read_monotonic_s
 from dm.errors import DmError, Refused, SourceFailed
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder, remove_tree
@@ -58,6 +59,7 @@ _LOOK_S = 0.1
 #: How long an rsync that outlived its `dm` is waited for: it ends when it next has something to say. Seconds.
 _ORPHAN_S = 30.0
 _ORPHAN_NOTED_S = 1.0
+_LAST_CHILD_S = 3.0
 
 
 class SshAddress(NamedTuple):
@@ -448,11 +450,17 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _remove_lock(path: Path) -> None:
-    """Remove a lock's file, unless an rsync that could not be ended holds it still."""
+    """Remove a lock's file, unless an rsync that could not be ended holds it still: what rsync started itself ends a
+    moment after it.
+    """
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            if _try_lock(descriptor):
-                path.unlink()
+            deadline_s = read_monotonic_s() + _LAST_CHILD_S
+            while not _try_lock(descriptor):
+                if read_monotonic_s() > deadline_s:
+                    return
+                time.sleep(_LOOK_S)
+            path.unlink()
         finally:
             os.close(descriptor)
