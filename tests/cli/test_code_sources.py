@@ -375,6 +375,42 @@ def test_what_a_fetcher_raises_is_the_cause_of_the_error(run_dm: RunDm, project:
     assert 'mine.py", line' in told
 
 
+def test_a_fetcher_may_fetch_what_another_fetcher_brings(ask: Ask, project: Path, home: Home) -> None:
+    (project / "nested.py").write_text(
+        "import dm\n"
+        "def outer(download_path):\n"
+        "    text = open(dm.fetch('inner')).read()\n"
+        "    open(download_path, 'w').write(f'outer of {text}')\n"
+        "def inner(download_path):\n"
+        "    open(download_path, 'w').write('inner')\n"
+    )
+    write_manifest(
+        project,
+        '[outer]\nkey = "outer.txt"\nfetcher = "nested:outer"\n',
+        '[inner]\nkey = "inner.txt"\nfetcher = "nested:inner"\n',
+    )
+    assert 0 == ask("fetch", "outer", env=TRUSTED).status
+    assert "outer of inner" == default_copy(home, "outer.txt").read_text()
+    declared = tomllib.loads((project / "datamanifest.toml").read_text())
+    assert ["checksum", "checksum"] == [[*declared[name]][-1] for name in ("outer", "inner")]
+
+
+def test_code_brings_data_of_a_manifest_in_memory_only_when_it_is_trusted(project: Path, home: Home) -> None:
+    code = "from pathlib import Path\ndef get(download_path, version):\n    Path(download_path).write_text(version)\n"
+    (project / "memory.py").write_text(code)
+    tables = {"a": {"key": "a.txt", "version": "v7", "fetcher": "memory:get", "storage_path": "own/a.txt"}}
+    surroundings = Environment.read()._replace(variables=home.variables(), home=home.path, working_folder=project)
+    with dm.Manifest.of(tables, project_root=project, environment=surroundings) as manifest:
+        with pytest.raises(dm.Refused) as caught:
+            manifest.fetch("a")
+        assert "untrusted" == caught.value.code
+    with dm.Manifest.of(tables, project_root=project, environment=surroundings, trust=True) as manifest:
+        assert project / "own/a.txt" == manifest.fetch("a").path
+    assert "v7" == (project / "own/a.txt").read_text()
+    assert (project / "own/a.txt").stat().st_mode & 0o200  # the user's own
+    assert [] == list_litter(home, project)
+
+
 def test_own_before_shell_before_uri(ask: Ask, project: Path, home: Home, http_server: HttpServer) -> None:
     uri = http_server.put("/x", "uri")
     (project / "own.py").write_text("def get(download_path):\n    open(download_path, 'w').write('own')\n")
