@@ -117,11 +117,12 @@ def test_credentials_come_from_the_files_of_the_home_that_the_environment_names(
 def test_the_process_s_own_variables_are_not_looked_at(
     bucket: Bucket, make_fetcher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in bucket.variables.items():
+    for name, value in {**bucket.variables, "AWS_PROFILE": "none", "AWS_DEFAULT_REGION": "nowhere"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SourceFailed) as caught:
         fetch(make_fetcher(bucket.server.anonymous), bucket.put("a.csv", b"1"), tmp_path / "part")
     assert "access-denied" == caught.value.code
+    assert caught.value.message.endswith(" wants credentials, and none were found")
 
 
 # resuming ---------------------------------------------------------------------------------------------------------

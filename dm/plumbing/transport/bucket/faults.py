@@ -93,8 +93,10 @@ def find_fault(error: BaseException) -> BucketFault:
     """What an exception of a library means."""
     if isinstance(error, BucketFault):
         return error
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, OSError):
-        return find_fault(error.__cause__)  # fsspec's http says so of every failure
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        below = find_fault(error.__cause__)  # fsspec's http says so of every failure
+        if below.kind != "failed":
+            return below
     word, status = _find_answer(error)
     if word in _NO_BUCKET:
         return BucketFault("no-bucket", word)

@@ -6,6 +6,9 @@ from typing import Any
 
 from dm.environment import Environment
 
+#: What the AWS tools are told of certificates, then what other programs are, as over http.
+_CERTIFICATE_VARIABLES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+
 
 def make_session(environment: Environment) -> Any:
     """An aiobotocore session: its variables are the environment's, its ``~`` is the environment's home.
@@ -13,15 +16,20 @@ def make_session(environment: Environment) -> Any:
     Beyond variables and files (``~/.aws``) it asks what the AWS tools ask: a process, a container, the machine's role.
     """
     from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+    from botocore.configprovider import ConfigChainFactory, ConstantProvider  # type: ignore[import-untyped]
 
     session = AioSession()
     get = environment.get
+    # Left alone, the library would look into the process's variables for these two.
+    chains = ConfigChainFactory(session, environ=dict(environment.variables))
+    store = session.get_component("config_store")
+    store.set_config_provider("region", chains.create_config_chain("region", "AWS_DEFAULT_REGION", "region"))
+    store.set_config_provider("profile", ConstantProvider(get("AWS_PROFILE") or get("AWS_DEFAULT_PROFILE")))
     values = {
-        "profile": get("AWS_PROFILE") or get("AWS_DEFAULT_PROFILE"),
         "config_file": get("AWS_CONFIG_FILE") or str(environment.home / ".aws" / "config"),
         "credentials_file": get("AWS_SHARED_CREDENTIALS_FILE") or str(environment.home / ".aws" / "credentials"),
-        "region": get("AWS_REGION") or get("AWS_DEFAULT_REGION"),
-        "ca_bundle": get("AWS_CA_BUNDLE"),
+        "region": get("AWS_REGION"),
+        "ca_bundle": next(filter(None, map(get, _CERTIFICATE_VARIABLES)), None),
     }
     for name, value in values.items():
         if value is not None:
