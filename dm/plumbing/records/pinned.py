@@ -127,12 +127,14 @@ class PinnedFiles:
         top, _, rest = module.partition(".")
         if top in sys.stdlib_module_names:
             return
-        entries = self._list(".")
-        for entry in entries:
-            if _fold(entry) == _fold(top) and self._is_package(entry, rest):
-                yield f"{entry}/", self._walk(entry)
-        if any(_fold(entry).startswith(f"{_fold(top)}.") and _is_code(entry, _PYTHON_SUFFIXES) for entry in entries):
-            yield "python files beside the manifest", self._list_code(".", _PYTHON_SUFFIXES)
+        # A package below src/ is what an editable installation of the project itself imports.
+        for base, where in ((".", "beside the manifest"), ("src", "in src/")):
+            for entry in self._list(base):
+                name = _join(base, entry)
+                if _fold(entry) == _fold(top) and self._is_package(name, rest):
+                    yield f"{name}/", self._walk(name)
+            if any(_fold(name).startswith(f"{_fold(top)}.") for name in self._list(base) if _is_python(name)):
+                yield f"python files {where}", self._list_code(base, _PYTHON_SUFFIXES)
 
     def _is_package(self, folder: str, rest: str) -> bool:
         """Whether a folder is what a module's top-level name means: a package, or a folder with the next part in it."""
@@ -291,6 +293,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _is_code(name: str, suffixes: tuple[str, ...]) -> bool:
     return _fold(name).endswith(suffixes)
+
+
+def _is_python(name: str) -> bool:
+    return _is_code(name, _PYTHON_SUFFIXES)
 
 
 def _join(folder: str, entry: str) -> str:

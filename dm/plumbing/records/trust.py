@@ -251,8 +251,11 @@ class Trust:
         return None if record is None else record.compare(parts)
 
     def covers(self) -> bool:
-        """Whether everything that the manifest would run is allowed."""
-        return self.given or self._find_refusal() is None
+        """Whether everything that the manifest would run is allowed; not where there is too much to look at."""
+        try:
+            return self.given or self._find_refusal() is None
+        except Refused:
+            return False
 
     def allows_place(self, location: Location) -> bool:
         """Whether the manifest is trusted and a place outside is among what was allowed."""

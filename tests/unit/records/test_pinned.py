@@ -62,6 +62,13 @@ def test_of_a_module_the_files_beside_it_are_pinned_that_python_could_import(tmp
     assert {"python files beside the manifest": expected} == found
 
 
+def test_a_package_below_src_is_the_projects_own(tmp_path: Path) -> None:
+    write(tmp_path, "src/pkg/__init__.py", "src/pkg/a/b.py", "src/single.py", "src/more.py", "other.py")
+    assert {"src/pkg/": ["src/pkg/__init__.py", "src/pkg/a/b.py"]} == names(tmp_path, Pin("python", "pkg.a.b"))
+    expected = {"python files in src/": ["src/more.py", "src/single.py"]}
+    assert expected == names(tmp_path, Pin("python", "single"))
+
+
 def test_an_extension_module_alone_is_a_module(tmp_path: Path) -> None:
     write(tmp_path, "get.abi3.so")
     assert {"python files beside the manifest": ["get.abi3.so"]} == names(tmp_path, Pin("python", "get"))
