@@ -214,14 +214,18 @@ def test_a_killed_fetch_of_a_prefix_goes_on_file_by_file(
     assert [] == list_litter(home, project)
 
 
-def test_an_interrupt_ends_a_fetch_that_hangs_in_a_word(start_dm: StartDm, project: Path, bucket: Bucket) -> None:
+@pytest.mark.parametrize("command", ["fetch", "fetch-uri"])
+def test_an_interrupt_ends_a_fetch_that_hangs_in_a_word(
+    start_dm: StartDm, project: Path, bucket: Bucket, command: str
+) -> None:
     import signal
 
     uri = put_tree(bucket, "set", {f"{number}.bin": os.urandom(2 * MIB) for number in range(10)})
     write_manifest(project, f'[set]\nuri = "{uri}"\n')
     with Relay(bucket.server.port) as relay:
         relay.pause_at = 2 * MIB
-        process = start_dm("fetch", env={**bucket.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"})
+        words = ["fetch"] if command == "fetch" else ["fetch-uri", uri, "copy"]
+        process = start_dm(*words, env={**bucket.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"})
         assert relay.paused.wait(120)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)

@@ -143,7 +143,8 @@ def _find_answer(error: BaseException) -> tuple[str, int]:
         return ("" if word.isdecimal() else printable(word)[:60]), status
     named: Any = getattr(error, "error_code", None)  # azure-core
     named = getattr(named, "value", named)
-    found = [getattr(error, name, None) for name in ("status_code", "status", "code")]
+    # One after the other: aiohttp has a `code` as well, and warns whoever looks at it.
+    found = (getattr(error, name, None) for name in ("status_code", "status", "code"))
     status = next((each for each in found if type(each) is int), 0)
     return (printable(named)[:60] if isinstance(named, str) else ""), status
 
