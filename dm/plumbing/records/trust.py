@@ -261,7 +261,8 @@ class Trust:
         """Whether the manifest is trusted and a place outside is among what was allowed."""
         if self.given:
             return True
-        return self._find_refusal() is None and allows_place(self.list_parts(), location)
+        root = self.manifest.project_root
+        return self._find_refusal() is None and allows_place(self.list_parts(), location, root)
 
     def demand(self, action: str, runs: str) -> Permission:
         """Permission to run code of the manifest. ``action`` is what needs it ("fetch 'sst'"), ``runs`` what runs.

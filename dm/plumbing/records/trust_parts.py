@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dm.errors import DmError
@@ -24,6 +25,7 @@ from dm.plumbing.records.fields import is_symbol
 from dm.plumbing.records.ladder import FROM_PROJECT
 from dm.plumbing.records.location import Location
 from dm.plumbing.records.pinned import Pin, Pinned, PinnedFiles
+from dm.plumbing.records.untrusted import find_foreign_folder
 from dm.values import Binding
 
 if TYPE_CHECKING:
@@ -217,13 +219,16 @@ class Parts:
         return Location(root, root, False, "", (rung,))
 
 
-def allows_place(parts: Iterable[Part], location: Location) -> bool:
-    """Whether a location lies in one of the places among these parts, by its text and by where its links lead."""
+def allows_place(parts: Iterable[Part], location: Location, project_root: Path) -> bool:
+    """Whether a location lies in one of the places among these parts, by its text and by where its links lead.
+
+    Folders that other tools obey, like ``.git``, are no place for data whatever the user allows.
+    """
     path, real = str(location.path), os.path.realpath(location.path)
-    return any(
-        part.kind == "place" and _is_inside(path, part.name) and _is_inside(real, part.text)
-        for part in parts
-    )
+    if find_foreign_folder(real, Path(os.path.realpath(project_root))) is not None:
+        return False
+    places = (part for part in parts if part.kind == "place")
+    return any(_is_inside(path, place.name) and _is_inside(real, place.text) for place in places)
 
 
 def find_data_format(dataset: Dataset) -> str:

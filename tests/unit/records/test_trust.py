@@ -476,6 +476,15 @@ def test_a_place_that_a_link_leads_out_of_is_not_allowed(desk: Desk, tmp_path: P
     assert not trust.allows_place(locate(outside / "x.org" / "a"))
 
 
+def test_a_folder_that_git_obeys_is_no_place_whatever_was_allowed(desk: Desk) -> None:
+    (desk.root / ".git" / "hooks").mkdir(parents=True)
+    (desk.root / "data").symlink_to(".git/hooks")
+    trust = desk.open('[a]\nuri = "https://x.org/a"\nstorage_path = "data/$key"\n')
+    desk.allow()
+    assert trust.covers()
+    assert not trust.allows_place(locate(desk.root / "data" / "x.org" / "a"))
+
+
 # records --------------------------------------------------------------------------------------------------------------
 
 
