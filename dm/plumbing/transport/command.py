@@ -85,8 +85,8 @@ def run_command(
     nobody sees.
     Without, it shares the terminal of `dm`, can ask there for a passphrase, and ends its own children itself.
 
-    The end is the end of the program itself: a child that it left running in the background is left alone, and what
-    that one says later is lost.
+    The end is the end of the program itself; what a child that it left running in the background says later is lost.
+    With ``own_group`` such a child is ended as above: it could still write to what the program is to have brought.
 
     Raises `SourceFailed` (code ``program-missing``) when there is no such program or it cannot be started, and
     `Stopped` when it was ended because the run stops. A status other than 0 is the caller's to judge.
@@ -99,6 +99,8 @@ def run_command(
         try:
             _follow(process, pipe.fileno(), lines, words[0], should_stop)
             lines.close()
+            if own_group and _is_alive(process, own_group=True):
+                _end(process, pipe.fileno(), own_group=True)
         except BaseException:
             _end(process, pipe.fileno(), own_group=own_group)
             raise

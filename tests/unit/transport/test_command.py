@@ -239,8 +239,13 @@ def test_ctrl_c_in_the_caller_leaves_nothing(tmp_path: Path) -> None:
     assert [False, False] == [is_running(each) for each in ids]
 
 
-def test_a_child_in_the_background_is_neither_waited_for_nor_ended(tmp_path: Path) -> None:
+def test_a_child_in_the_background_is_ended_with_the_program(tmp_path: Path) -> None:
     finished = run(tmp_path, script="sleep 600 & echo $!")
+    assert (0, False) == (finished.status, is_running(int(finished.lines[0])))
+
+
+def test_a_child_in_the_background_of_one_that_shares_the_terminal_is_left_alone(tmp_path: Path) -> None:
+    finished = run(tmp_path, script="sleep 600 & echo $!", own_group=False)
     child = int(finished.lines[0])
     try:
         assert 0 == finished.status
