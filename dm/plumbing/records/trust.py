@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dm.environment import Environment, format_time, read_clock_ns, read_monotonic_s
 from dm.errors import DmError, Malformed, Refused
 from dm.plumbing.fs.machine import display_path, machine_errors
-from dm.plumbing.records.trust_parts import KINDS, Part, Parts, allows_place
+from dm.plumbing.records.trust_parts import KINDS, Part, Parts, allows_place, leads_to_tools
 from dm.progress import SILENT, Progress
 from dm.values import Permission, printable
 
@@ -259,10 +259,9 @@ class Trust:
 
     def allows_place(self, location: Location) -> bool:
         """Whether the manifest is trusted and a place outside is among what was allowed."""
-        if self.given:
-            return True
-        root = self.manifest.project_root
-        return self._find_refusal() is None and allows_place(self.list_parts(), location, root)
+        if leads_to_tools(location, self.manifest.project_root):
+            return False
+        return self.given or (self._find_refusal() is None and allows_place(self.list_parts(), location))
 
     def demand(self, action: str, runs: str) -> Permission:
         """Permission to run code of the manifest. ``action`` is what needs it ("fetch 'sst'"), ``runs`` what runs.

@@ -219,14 +219,14 @@ class Parts:
         return Location(root, root, False, "", (rung,))
 
 
-def allows_place(parts: Iterable[Part], location: Location, project_root: Path) -> bool:
-    """Whether a location lies in one of the places among these parts, by its text and by where its links lead.
+def leads_to_tools(location: Location, project_root: Path) -> bool:
+    """Whether a location is in a folder that other tools obey, like ``.git``: no place for data, whoever allows it."""
+    return find_foreign_folder(os.path.realpath(location.path), Path(os.path.realpath(project_root))) is not None
 
-    Folders that other tools obey, like ``.git``, are no place for data whatever the user allows.
-    """
+
+def allows_place(parts: Iterable[Part], location: Location) -> bool:
+    """Whether a location lies in one of the places among these parts, by its text and by where its links lead."""
     path, real = str(location.path), os.path.realpath(location.path)
-    if find_foreign_folder(real, Path(os.path.realpath(project_root))) is not None:
-        return False
     places = (part for part in parts if part.kind == "place")
     return any(_is_inside(path, place.name) and _is_inside(real, place.text) for place in places)
 

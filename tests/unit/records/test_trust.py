@@ -483,6 +483,8 @@ def test_a_folder_that_git_obeys_is_no_place_whatever_was_allowed(desk: Desk) ->
     desk.allow()
     assert trust.covers()
     assert not trust.allows_place(locate(desk.root / "data" / "x.org" / "a"))
+    assert not desk.open(given=True).allows_place(locate(desk.root / "data" / "x.org" / "a"))
+    assert desk.open(given=True).allows_place(locate(Path("/outside/a")))
 
 
 # records --------------------------------------------------------------------------------------------------------------
