@@ -659,7 +659,7 @@ def test_a_login_comes_from_netrc_and_never_from_the_uri(
     place = git_http.url.removeprefix("http://")
     assert f"cannot fetch '{uri}': {place} answered 401 Unauthorized" == error.message
     hint = "a login for '127.0.0.1' goes into ~/.netrc; some hosts answer so for a missing repository, too"
-    assert ("git-auth", hint) == (error.code, error.hint)
+    assert ("http-401", hint) == (error.code, error.hint)
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ada password s3cret\n")
     assert commit == fetch(make_fetcher(tmp_path), uri, tmp_path / "part").revision
     in_uri = uri.replace("//", "//ada:s3cret@")
@@ -754,7 +754,7 @@ def test_a_key_that_the_server_does_not_know_is_told(
     place = f"127.0.0.1:{sshd.port}"
     assert error.message.startswith(f"cannot fetch '{uri}': {place} does not let this user in: ")
     assert "Permission denied (publickey)" in error.message
-    assert "git-auth" == error.code
+    assert "ssh-auth" == error.code
     hint = f"try 'ssh {place}' by hand; a key goes into ssh-agent (ssh-add), the user into ~/.ssh/config"
     assert hint == error.hint
 
@@ -768,6 +768,41 @@ def test_a_host_whose_key_is_not_known_is_told(sshd: Sshd, repository: Repositor
     assert f"cannot fetch '{uri}': the key of {place} is not known: Host key verification failed" == error.message
     hint = f"run 'ssh {place}' once by hand and compare its key with the one that its keeper gives"
     assert ("ssh-host-key", hint) == (error.code, error.hint)
+
+
+@pytest.mark.parametrize(
+    ("said", "tries", "reason", "code"),
+    [
+        ("send disconnect: Broken pipe", 4, "{place} dropped the connection (4 tries)", "connection-dropped"),
+        ("Connection to h closed by remote host.", 4, "{place} dropped the connection (4 tries)", "connection-dropped"),
+        (
+            "ssh: connect to host h port 22: Connection refused",
+            3,
+            "cannot connect to {place}: ssh: connect to host h port 22: Connection refused (3 tries)",
+            "cannot-connect",
+        ),
+        (
+            "ssh: Could not resolve hostname h: Name or service not known",
+            1,
+            "no host {place} is known: ssh: Could not resolve hostname h: Name or service not known",
+            "unknown-host",
+        ),
+        ("Welcome\nfatal: out of memory", 1, "{place} says: out of memory", "git-failed"),
+        ("", 4, "{place} hung up (4 tries)", "connection-dropped"),
+    ],
+)
+def test_what_ssh_says_decides_whether_it_is_tried_again(
+    tmp_path: Path, said: str, tries: int, reason: str, code: str
+) -> None:
+    program, log = tmp_path / "ssh", tmp_path / "log"
+    program.write_text(f"#!/bin/sh\necho x >> '{log}'\nprintf '%s\\n' '{said}' >&2\nexit 255\n")
+    program.chmod(0o755)
+    fetcher = make_fetcher(tmp_path, ssh_command=str(program), PATH=os.environ["PATH"])
+    error = fail(fetcher, "ssh://host:22/r.git", tmp_path / "part", SourceFailed)
+    told = reason.format(place="host:22")
+    assert (f"cannot fetch 'ssh://host:22/r.git': {told}", code) == (error.message, error.code)
+    assert tries == len(log.read_text().splitlines())
+    assert error.hint
 
 
 def test_an_ssh_program_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from dm.plumbing.transport.connections import PassingFault
 from dm.values import printable
 
 #: What dulwich, zlib and struct raise over bytes that are not what they should be, beside their own errors.
@@ -52,8 +53,8 @@ def unsafe(path: bytes, reason: str) -> GitFault:
     return GitFault(f"its entry '{shown}' {reason}", hint=hint, code="unsafe-entry", refused=True)
 
 
-def explain(told: str, place: str) -> GitFault:
-    """The fault that a server's own words mean (of git, of the daemon, of ssh, of the forges)."""
+def explain(told: str, place: str) -> GitFault | PassingFault:
+    """The fault that the words of a server or of ssh mean (of git, of the daemon, of the forges)."""
     # dulwich writes ``?`` for the end of a line, too.
     shown = printable(" ".join(told.split()))[:_SHOWN_CHARACTERS].rstrip("?.")
     for prefix in ("fatal: ", "upload-pack: "):
@@ -63,10 +64,18 @@ def explain(told: str, place: str) -> GitFault:
         return NotHandedOut(f"{place} says: {shown}", hint="is the repository complete?")
     if any(words in low for words in _AUTH_WORDS):
         hint = f"try 'ssh {place}' by hand; a key goes into ssh-agent (ssh-add), the user into ~/.ssh/config"
-        return GitFault(f"{place} does not let this user in: {shown}", hint=hint, code="git-auth")
+        return GitFault(f"{place} does not let this user in: {shown}", hint=hint, code="ssh-auth")
     if "host key" in low:
         hint = f"run 'ssh {place}' once by hand and compare its key with the one that its keeper gives"
         return GitFault(f"the key of {place} is not known: {shown}", hint=hint, code="ssh-host-key")
+    if any(words in low for words in _DROPPED_WORDS):
+        return PassingFault(f"{place} dropped the connection", code="connection-dropped")
+    if any(words in low for words in _UNREACHED_WORDS):
+        hint = f"is {place} up, and can it be reached from this machine? try 'ssh {place}' by hand"
+        return PassingFault(f"cannot connect to {place}: {shown}", hint=hint, code="cannot-connect", limit=2)
+    if "could not resolve hostname" in low:
+        hint = "check the host in the 'uri', or name it in ~/.ssh/config"
+        return GitFault(f"no host {place} is known: {shown}", hint=hint, code="unknown-host")
     if "command not found" in low or "git-upload-pack: not found" in low:
         hint = f"install git on {place}, or put it on the PATH of its logins"
         return GitFault(f"{place} has no git: {shown}", hint=hint, code="git-program-missing")
@@ -77,6 +86,13 @@ def explain(told: str, place: str) -> GitFault:
 
 
 _AUTH_WORDS = ("permission denied", "authentication fail", "access denied for", "no supported authentication")
+_DROPPED_WORDS = ("closed by remote host", "connection reset", "broken pipe", "server not responding", "early eof")
+_UNREACHED_WORDS = (
+    "ssh: connect to host",
+    "kex_exchange_identification",
+    "during banner exchange",
+    "temporary failure in name resolution",
+)
 _MISSING_WORDS = (
     "not found",
     "not exported",

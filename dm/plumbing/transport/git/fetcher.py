@@ -62,8 +62,8 @@ class GitFetcher:
         branch; ``revision`` of the result says which one it was. Until it is done a pack lies beside, under a private
         name; a fetch that fails or was killed is begun anew.
 
-        Raises `SourceFailed` (codes ``git-not-found``, ``git-no-ref``, ``git-empty``, ``git-auth``, ``git-lfs``,
-        ``git-corrupt``, … ), `Refused` for what may not be made here, `MachineFailed`.
+        Raises `SourceFailed` (codes ``git-not-found``, ``git-no-ref``, ``git-empty``, ``git-lfs``, ``git-corrupt``,
+        ``ssh-auth``, ``http-401``, …), `Refused` for what may not be made here, `MachineFailed`.
         """
         remote = read_remote(request.uri)
         target = request.folder / request.file_name

@@ -41,7 +41,7 @@ class LocalRepository:
             raise GitFault("there is no repository", hint=hint, code="git-not-found") from error
         except PermissionError as error:
             hint = "check the owner and mode of its folder"
-            raise GitFault("it may not be read: permission denied", hint=hint, code="git-auth") from error
+            raise GitFault("it may not be read: permission denied", hint=hint, code="source-permission") from error
         except (*MALFORMED_BYTES, OSError) as error:
             raise corrupt("it cannot be read") from error
 

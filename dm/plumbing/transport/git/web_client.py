@@ -120,10 +120,10 @@ def _check_status(answer: Answer) -> None:
     if status in (401, 403):
         name = host.partition(":")[0]
         hint = f"a login for '{name}' goes into ~/.netrc; some hosts answer so for a missing repository, too"
-        raise GitFault(reason, hint=hint, code="git-auth")
+        raise GitFault(reason, hint=hint, code=f"http-{status}")
     if status == 407:
         hint = "the proxy wants a login: http://user:password@proxy in https_proxy"
-        raise GitFault(reason, hint=hint, code="git-auth")
+        raise GitFault(reason, hint=hint, code=f"http-{status}")
     raise GitFault(reason, hint="open the 'uri' in a browser to see what the server has to say", code=f"http-{status}")
 
 
