@@ -22,7 +22,7 @@ ALLOWED = Permission(None)
 
 
 @pytest.fixture(autouse=True)
-def own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Each test has its own finder, and leaves modules and path as they were."""
     before, path = dict(sys.modules), list(sys.path)
     monkeypatch.setattr(project_modules, "_finder", project_modules._ProjectFinder())
@@ -30,8 +30,9 @@ def own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, project_modules._ProjectFinder)]
     sys.path[:] = path
     for name in set(sys.modules) - set(before):
-        module_file = getattr(sys.modules[name], "__file__", None) or ""
-        if "pytest" in module_file or module_file == "":
+        module = sys.modules[name]
+        places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", [])]
+        if any(place.startswith(str(tmp_path)) for place in places):
             del sys.modules[name]
     sys.modules.update(before)
 

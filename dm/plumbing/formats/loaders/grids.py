@@ -7,9 +7,12 @@ or collected.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO, cast
 
 from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source, need, refuse_value
 
@@ -56,9 +59,59 @@ def _is_consolidated(source: Any) -> bool:
 
 def _read_tif(source: Source) -> object:
     rioxarray = need("rioxarray", "tif")
-    if not isinstance(source, Path):
-        source = need("rasterio", "tif").open(source)
-    return rioxarray.open_rasterio(source)
+    if isinstance(source, Path):
+        return rioxarray.open_rasterio(source)
+    # Given the open file itself, rasterio would read all of it, and keep it only for as long as its own handle lives.
+    shared = _SharedFile(cast(BinaryIO, source))
+    return rioxarray.open_rasterio(shared.name, opener=shared)
+
+
+class _SharedFile:
+    """One open file for all the handles that GDAL opens on it: an opener, as `rasterio.open` takes them.
+
+    It has a name of its own, since GDAL remembers what it read by name, and nothing lies beside it.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.lock = Lock()
+        self.name = f"{os.urandom(16).hex()}.tif"
+
+    def __call__(self, path: str, mode: str = "rb") -> _Handle:
+        if os.path.basename(path) != self.name:
+            raise FileNotFoundError(path)
+        return _Handle(self)
+
+
+class _Handle(RawIOBase):
+    """A place in a shared file. Closing it leaves the file open."""
+
+    def __init__(self, shared: _SharedFile) -> None:
+        self._shared = shared
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with self._shared.lock:
+            if whence == 1:
+                offset, whence = self._position + offset, 0
+            self._position = self._shared.file.seek(offset, whence)
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        with self._shared.lock:
+            self._shared.file.seek(self._position)
+            data = self._shared.file.read(-1 if size is None else size)
+            self._position += len(data)
+        return data
 
 
 def _write_nc(value: Any, path: Path) -> None:

@@ -1,0 +1,62 @@
+"""Which loader and which saver a format has. Each is imported when it is asked for, its library when it is used."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from dm.plumbing.formats.loaders.kinds import Loader, Saver
+
+#: The module here that reads and writes each format.
+FORMATS = {
+    "csv": "tables",
+    "feather": "tables",
+    "geojson": "features",
+    "json": "documents",
+    "jsonl": "documents",
+    "md": "documents",
+    "nc": "grids",
+    "npy": "arrays",
+    "npz": "arrays",
+    "parquet": "tables",
+    "pickle": "pickles",
+    "tif": "grids",
+    "toml": "documents",
+    "tsv": "tables",
+    "txt": "documents",
+    "xlsx": "tables",
+    "yaml": "documents",
+    "zarr": "grids",
+}
+#: Other names of a format; ``dimstack`` is the Julia package's name for NetCDF that it reads as one of its own types.
+_SYNONYMS = {
+    "dimstack": "nc",
+    "nc4": "nc",
+    "ndjson": "jsonl",
+    "netcdf": "nc",
+    "pkl": "pickle",
+    "tiff": "tif",
+    "yml": "yaml",
+}
+
+
+def find_loader(data_format: str) -> Loader | None:
+    """The built-in loader of a format, in any case and with or without a leading dot; None when there is none."""
+    name, family = _find_family(data_format)
+    return None if family is None else next(loader for loader in family.LOADERS if loader.format == name)
+
+
+def find_saver(data_format: str) -> Saver | None:
+    """The built-in saver of a format, named as for `find_loader`; None when there is none."""
+    name, family = _find_family(data_format)
+    return None if family is None else next(saver for saver in family.SAVERS if saver.format == name)
+
+
+def _find_family(data_format: str) -> tuple[str, ModuleType | None]:
+    name = data_format.strip().lower().lstrip(".")
+    name = _SYNONYMS.get(name, name)
+    family = FORMATS.get(name)
+    if family is None:
+        return name, None
+    from importlib import import_module
+
+    return name, import_module(f"{__package__}.{family}")
