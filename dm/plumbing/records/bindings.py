@@ -55,7 +55,8 @@ def list_format_loaders(manifest: Manifest) -> Iterator[tuple[str, Binding]]:
     """The manifest's loaders per format (in lower case): explicit ones (``_LANG.python.loaders``) beat ``_LOADERS``.
 
     A ``_LOADERS`` value without a colon that is the name of another entry stands for that one, as the peers read it.
-    Raises `Malformed` for a cycle of such names, and for what is no binding.
+    A list there is a setting of theirs, and passed over. Raises `Malformed` for a cycle of such names, and for what is
+    no binding.
     """
     explicit = _table(_table(_table(manifest.document, "_LANG"), OWN_LANGUAGE), "loaders")
     bare = _table(manifest.document, "_LOADERS")
@@ -63,6 +64,8 @@ def list_format_loaders(manifest: Manifest) -> Iterator[tuple[str, Binding]]:
         for name in table:
             if table is bare and any(name.lower() == other.lower() for other in explicit):
                 continue
+            if isinstance(table[name], list):
+                continue  # a setting of the peers' (python_includes), no loader
             yield name.lower(), read_binding(_follow_names(table, name, place), f"[{place}] {name}")
 
 
