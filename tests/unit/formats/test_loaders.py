@@ -319,6 +319,69 @@ def test_what_only_looks_like_data_is_never_unpickled(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+@pytest.mark.parametrize("place", ["filters", "compressor"])
+@pytest.mark.parametrize("axis", ["x", "other"])
+def test_zarr_never_unpickles_also_where_numcodecs_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, axis: str
+) -> None:
+    import numcodecs.pickles
+    import zarr
+
+    # As releases of numcodecs before 0.16.6 are.
+    monkeypatch.setattr(numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
+    ran = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(ran),)
+
+    path = tmp_path / "grid.zarr"
+    zarr.open_group(path, mode="w", zarr_format=2)
+    (path / "x").mkdir()
+    described = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C"}
+    filters, pickled = [{"id": "vlen-utf8"}], {"id": "pickle", "protocol": 4}
+    described["filters"] = [*filters, pickled] if place == "filters" else filters
+    described["compressor"] = pickled if place == "compressor" else None
+    (path / "x" / ".zarray").write_text(json.dumps(described))
+    (path / "x" / ".zattrs").write_text(json.dumps({"_ARRAY_DIMENSIONS": [axis]}))
+    (path / "x" / "0").write_bytes(pickle.dumps([Evil(), (1,)]))
+    with pytest.raises(SourceFailed, match="pickle"):
+        the_loader("zarr").load(path).load()  # type: ignore[attr-defined]
+    assert not ran.exists()
+    assert numcodecs.pickles.Pickle is numcodecs.registry.codec_registry["pickle"], "others have theirs back"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tif", '<VRTDataset rasterXSize="2" rasterYSize="2"><GeoTransform>0,1,0,0,0,1</GeoTransform>'
+         '<VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename>{other}.tif</SourceFilename>'
+         "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+         "</VRTDataset>"),
+        ("geojson", '<OGRVRTDataSource><OGRVRTLayer name="other"><SrcDataSource>{other}.csv</SrcDataSource>'
+         "</OGRVRTLayer></OGRVRTDataSource>"),
+        ("geojson", '{{"type": "gdal_streamed_alg", "command_line": "gdal vector pipeline ! read {other}.csv"}}'),
+    ],
+)  # fmt: skip
+def test_data_does_not_say_what_else_is_to_be_read(tmp_path: Path, name: str, content: str) -> None:
+    other = tmp_path / "other"
+    the_saver("tif").save(make_raster(), other.with_suffix(".tif"))
+    other.with_suffix(".csv").write_text("a,b\n1,2\n")
+    path = tmp_path / f"x.{name}"
+    path.write_text(content.format(other=other))
+    with path.open("rb") as file:
+        for source in (path, file):
+            with pytest.raises(SourceFailed) as caught:
+                the_loader(name).load(source)
+            assert "load-failed" == caught.value.code
+
+
+def test_features_are_read_from_a_file_of_any_name(file_of: Any, tmp_path: Path) -> None:
+    for name in ("a#2.geojson", "b?x=1.geojson", "c%20d e!f.geojson", "ü.geojson#v1"):
+        (tmp_path / name).write_bytes(file_of("geojson").read_bytes())
+        assert 2 == len(the_loader("geojson").load(tmp_path / name)), name  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", sorted(name for name in FORMATS if name not in ("txt", "md", "zarr")))
 def test_broken_data_is_told_with_file_format_and_library(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"broken.{name}"

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source, need, refuse_value
 
+#: What a document may be (RFC 7946, section 1.4).
+_TYPES = frozenset(
+    (
+        "Feature", "FeatureCollection", "GeometryCollection", "LineString", "MultiLineString", "MultiPoint",
+        "MultiPolygon", "Point", "Polygon",
+    )
+)  # fmt: skip
+
 
 def _read_geojson(source: Source) -> object:
-    return need("geopandas", "geojson").read_file(source)
+    """Only as GeoJSON: GDAL would go by the content, and among the formats that it knows are some that say what else is
+    to be read or done (VRT, GDALG).
+    """
+    read_file = need("geopandas", "geojson").read_file
+    need("pyogrio", "geojson")
+    if isinstance(source, Path):
+        return read_file(f"GeoJSON:{source.absolute()}", engine="pyogrio")
+    # What is open has no name to put a driver before.
+    document = json.loads(cast(BinaryIO, source).read())
+    if not isinstance(document, Mapping) or document.get("type") not in _TYPES:
+        raise ValueError("it is no GeoJSON")
+    return read_file(BytesIO(json.dumps(document).encode()), engine="pyogrio")
 
 
 def _write_geojson(value: Any, path: Path) -> None:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, cast
 
 from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source, need, refuse_value
+
+#: GDAL would go by the content, and among the formats that it knows are some that say what else is to be read (VRT).
+_TIF_DRIVER = "GTiff"
+#: The codec that `_without_pickle` took out, once for each that is at it: the first has it, the others None.
+_taken: list[Any] = []
+_taking = Lock()
 
 
 def _read_nc(source: Any) -> object:
@@ -39,7 +46,28 @@ def _read_classic_nc(file: Any) -> object:
 
 def _read_zarr(source: Source) -> object:
     need("zarr", "zarr")
-    return need("xarray", "zarr").open_zarr(source, consolidated=_is_consolidated(source))
+    xarray, consolidated = need("xarray", "zarr"), _is_consolidated(source)
+    with _without_pickle():
+        return xarray.open_zarr(source, consolidated=consolidated)
+
+
+@contextmanager
+def _without_pickle() -> Iterator[None]:
+    """While a store of zarr is opened, numcodecs knows no codec ``pickle``: it would run what the data says.
+
+    Releases of numcodecs before 0.16.6 decode with it unasked. Every array's codecs are made when it is opened, so that
+    what is read later has none either.
+    """
+    codecs = need("numcodecs.registry", "zarr").codec_registry
+    with _taking:
+        _taken.append(codecs.pop("pickle", None))
+    try:
+        yield
+    finally:
+        with _taking:
+            codec = _taken.pop()
+            if not _taken and codec is not None:
+                codecs["pickle"] = codec
 
 
 def _is_consolidated(source: Any) -> bool:
@@ -60,10 +88,10 @@ def _is_consolidated(source: Any) -> bool:
 def _read_tif(source: Source) -> object:
     rioxarray = need("rioxarray", "tif")
     if isinstance(source, Path):
-        return rioxarray.open_rasterio(source)
+        return rioxarray.open_rasterio(source, driver=_TIF_DRIVER)
     # Given the open file itself, rasterio would read all of it, and keep it only for as long as its own handle lives.
     shared = _SharedFile(cast(BinaryIO, source))
-    return rioxarray.open_rasterio(shared.name, opener=shared)
+    return rioxarray.open_rasterio(shared.name, opener=shared, driver=_TIF_DRIVER)
 
 
 class _SharedFile:
