@@ -21,7 +21,7 @@ from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import ensure_folder, remove_tree
 from dm.plumbing.records.bindings import find_fetcher, find_shell, list_foreign_fetchers
 from dm.porcelain.checking import check_arrived, check_folder, list_algorithms, measure_file
-from dm.porcelain.template import expand_template
+from dm.porcelain.template import expand_template, list_variables
 from dm.values import Binding, Permission, printable
 
 if TYPE_CHECKING:
@@ -276,18 +276,8 @@ def _run_peer(job: Job, peer: Sequence[str], path: Path, permission: Permission)
 
 
 def _list_variables(job: Job, path: Path) -> dict[str, str]:
-    """The variables of explicit calls and of ``shell`` (SCHEMA.md, "Bindings"); empty where nothing is said."""
-    dataset = job.dataset
-    return {
-        "download_path": os.fspath(path),
-        "project_root": os.fspath(job.project.root),
-        "uri": "" if dataset.is_list or not dataset.uris else dataset.uris[0],
-        "key": dataset.key.text,
-        "version": dataset.version or "",
-        "doi": dataset.doi or "",
-        "format": dataset.format or "",
-        "branch": dataset.branch or "",
-    }
+    """The variables of explicit calls and of ``shell`` (SCHEMA.md, "Bindings")."""
+    return {"download_path": os.fspath(path), **list_variables(job.dataset, job.project.root)}
 
 
 def _make_context(job: Job, path: Path) -> dict[str, object]:

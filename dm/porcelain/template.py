@@ -1,4 +1,4 @@
-"""A ``shell`` template and the words of the command that it stands for.
+"""The variables of a dataset, and a ``shell`` template with the words of the command that it stands for.
 
 Split as a shell splits words, then substituted, so that no value ever becomes more than a part of its word: blanks,
 quotes and shell characters in a path stay what they are (SCHEMA.md, "Shell commands"). Pure.
@@ -16,10 +16,28 @@ from dm.plumbing.formats.bindings import substitute
 from dm.values import printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dm.plumbing.records.dataset import Dataset
     from dm.porcelain.order import Required
 
 #: Where a variable of a dataset without a path was put in; no word of a command may hold it.
 _NO_PATH = "\0"
+
+
+def list_variables(dataset: Dataset, project_root: Path) -> dict[str, str]:
+    """The variables that every command and explicit call has (SCHEMA.md, "Bindings"); empty where the manifest says
+    nothing.
+    """
+    return {
+        "project_root": os.fspath(project_root),
+        "uri": "" if dataset.is_list or not dataset.uris else dataset.uris[0],
+        "key": dataset.key.text,
+        "version": dataset.version or "",
+        "doi": dataset.doi or "",
+        "format": dataset.format or "",
+        "branch": dataset.branch or "",
+    }
 
 
 def sanitize_identifier(identifier: str) -> str:

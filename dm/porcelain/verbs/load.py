@@ -15,6 +15,7 @@ from dm.errors import Malformed, NotFound, SourceFailed, UsageError
 from dm.plumbing.records.bindings import find_loader, list_format_loaders
 from dm.porcelain.find import find_known_copy
 from dm.porcelain.materialize import FetchOptions, materialize
+from dm.porcelain.template import list_variables
 from dm.values import Binding, printable
 
 if TYPE_CHECKING:
@@ -189,24 +190,10 @@ def _call(project: Project, dataset: Dataset, way: _Way, path: str) -> object:
     return call_binding(
         way.binding,
         project_root=project.root,
-        variables=_list_variables(project, dataset, path),
+        variables={"path": path, **list_variables(dataset, project.root)},
         conventional=lambda function: function(path),
         permission=project.demand_trust(f"load '{dataset.name}'", way.runs),
     )
-
-
-def _list_variables(project: Project, dataset: Dataset, path: str) -> dict[str, str]:
-    """The variables of a loader's arguments (SCHEMA.md, "Bindings"); empty where the manifest says nothing."""
-    return {
-        "path": path,
-        "project_root": os.fspath(project.root),
-        "uri": "" if dataset.is_list or not dataset.uris else dataset.uris[0],
-        "key": dataset.key.text,
-        "version": dataset.version or "",
-        "doi": dataset.doi or "",
-        "format": dataset.format or "",
-        "branch": dataset.branch or "",
-    }
 
 
 def _refuse_format(dataset: Dataset, way: _Way) -> SourceFailed:
