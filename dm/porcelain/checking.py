@@ -6,12 +6,14 @@ never published.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from dm.errors import ContentMismatch, SourceFailed
+from dm.errors import ContentMismatch, Refused, SourceFailed
+from dm.plumbing.fs.machine import display_path
 from dm.plumbing.fs.publish import remove_tree
-from dm.plumbing.store.measure import measure_checksum, measure_copy
+from dm.plumbing.store.measure import measure_checksum, measure_copy, scan_copy
 from dm.porcelain.staging import Staged, Staging
 from dm.values import Digest
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dm.plumbing.formats.archive import ArchiveLimits
+    from dm.plumbing.fs.walk import Entry
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.transport.protocol import Fetched
     from dm.porcelain.project import Project
@@ -119,8 +122,10 @@ def check_folder(
     clone gives again (SCHEMA.md, "Checksums").
     """
     if dataset.skip_checksum:
+        _refuse_leaving_links(dataset, tree, scan_copy(tree))
         return Staged(tree, staging)
     measured = measure_copy(tree)
+    _refuse_leaving_links(dataset, tree, measured.entries)
     digest = measured.digest
     fill: dict[str, str] = {}
     checksum = dataset.checksum
@@ -140,6 +145,26 @@ def check_folder(
         fill["digest"] = str(digest)
     sha256 = contents.hex if contents is not None and contents.algorithm == "sha256" else None
     return Staged(tree, staging, tree=measured, fill=fill, sha256=sha256)
+
+
+def _refuse_leaving_links(dataset: Dataset, tree: Path, entries: Sequence[Entry]) -> None:
+    """Raise `Refused` for a link that leads out of a folder, also through another one, wherever the folder came from:
+    who reads it would be handed bytes that no digest speaks of.
+    """
+    top = os.fsencode(tree)
+    links = {each.name: os.readlink(top + b"/" + each.name) for each in entries if each.kind == "link"}
+    if not links:
+        return
+    from dm.plumbing.formats.archive.links import leads_outside
+
+    for link, target in links.items():
+        if target.startswith(b"/") or leads_outside(link, links, lambda name: name):
+            raise Refused(
+                f"cannot take in '{dataset.name}': "
+                f"the link '{display_path(link)}' leads out of it, to '{display_path(target)}'",
+                hint="put a copy of what it leads to in its place",
+                code="link-leaves",
+            )
 
 
 def check_expected(dataset: Dataset, file_name: str, fetched: Fetched, expected: Digest | None) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -380,7 +380,7 @@ def _take_in(job: Job, path: Path) -> Fetched:
         _own_file(path, about)
         return measure_file(path, list_algorithms(job.dataset), job.task)
     if stat.S_ISDIR(about.st_mode):
-        _own_folder(job, path)
+        _own_folder(path)
         return Fetched(path, {}, 0)
     what = "a symbolic link" if stat.S_ISLNK(about.st_mode) else "neither a file nor a folder"
     raise Refused(
@@ -400,24 +400,11 @@ def _refuse_nothing(job: Job, path: Path) -> SourceFailed:
     )
 
 
-def _own_folder(job: Job, path: Path) -> None:
-    from dm.plumbing.formats.archive.links import leads_outside
+def _own_folder(path: Path) -> None:
     from dm.plumbing.fs.walk import scan_tree
 
-    entries = scan_tree(path)
     top = os.fsencode(path)
-    links: Mapping[bytes, bytes] = {
-        each.name: os.readlink(top + b"/" + each.name) for each in entries if each.kind == "link"
-    }
-    for link, target in links.items():
-        if target.startswith(b"/") or leads_outside(link, links, lambda name: name):
-            raise Refused(
-                f"cannot take in what the code of '{job.dataset.name}' left: "
-                f"the link '{display_path(link)}' leads out of it, to '{display_path(target)}'",
-                hint="put a copy of what it leads to in its place",
-                code="link-leaves",
-            )
-    for each in entries:
+    for each in scan_tree(path):
         if each.kind == "file" and (each.nlink > 1 or each.mode & 0o7000):
             file = Path(os.fsdecode(top + b"/" + each.name))
             _own_file(file, os.lstat(file))

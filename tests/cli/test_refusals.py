@@ -382,3 +382,18 @@ def test_zip_names_of_the_test_are_what_they_say() -> None:
 
     with zipfile.ZipFile(io.BytesIO(HOSTILE["dots.zip"])) as archive:
         assert "../../escaped" in archive.namelist()
+
+
+def test_a_link_that_leads_out_of_a_folder_by_way_of_another_is_refused(
+    home: Home, project: Path, tmp_path: Path, run_dm: RunDm
+) -> None:
+    source = tmp_path / "outside" / "folder"
+    source.mkdir(parents=True)
+    (source.parent / "secret").write_text("not part of it")
+    (source / "here").symlink_to(".")
+    (source / "out").symlink_to("here/../secret")  # by its text it stays inside
+    write_manifest(project, f'[folder]\nuri = "file://{source}"\n')
+    done = run_dm("fetch")
+    assert 6 == done.returncode
+    assert "the link 'out' leads out of it, to 'here/../secret'" in done.stderr
+    assert [] == list_litter(home, project)
