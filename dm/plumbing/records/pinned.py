@@ -33,6 +33,8 @@ _SURROUNDINGS = {
     "r": (".renviron", ".rprofile"),
     "julia": ("project.toml", "manifest.toml", "juliaproject.toml", "juliamanifest.toml", "localpreferences.toml"),
 }
+#: Stands for a language in a `Pin`: a module that ``python -m`` runs. It is looked for in the folder first.
+RUN_MODULE = "python -m"
 #: A file that changed within this time may change again without another time stamp, nanoseconds.
 _RACY_NS = 2_000_000_000
 #: Kernel file systems: what is read there is no content.
@@ -42,7 +44,7 @@ _Stamp = tuple[int, int, int, int, int]
 
 
 class Pin(NamedTuple):
-    """Something that names files: a ``module`` of a ``language``, or a ``word`` of a command (then without one)."""
+    """Something that names files: a module of a ``language`` (or `RUN_MODULE`), without one a word of a command."""
 
     language: str
     name: str
@@ -95,7 +97,9 @@ class PinnedFiles:
                 for name in names:
                     found[group] = None
                     groups.setdefault(group, {})[name] = self._tell(name, seen)
-            modules[f"{pin.language} module {pin.name}"] = ", ".join(found) or "none in the project"
+            is_run = pin.language == RUN_MODULE
+            module = f"python module {pin.name} (-m)" if is_run else f"{pin.language} module {pin.name}"
+            modules[module] = ", ".join(found) or "none in the project"
         self._known = {name: known for name, known in self._known.items() if name in seen}
         pinned = [Pinned(name, (), told) for name, told in modules.items()]
         pinned += [Pinned(name, tuple(sorted(files.items()))) for name, files in groups.items()]
@@ -120,12 +124,24 @@ class PinnedFiles:
     def _find_files(self, pin: Pin) -> Iterator[tuple[str, Iterable[str]]]:
         if pin.language == "python":
             yield from self._find_python(pin.name)
+        elif pin.language == RUN_MODULE:
+            yield from self._find_run(pin.name)
         else:
             yield from self._find_foreign(pin.language, pin.name)
 
-    def _find_python(self, module: str) -> Iterator[tuple[str, Iterable[str]]]:
+    def _find_run(self, module: str) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also what comes before the standard library's: a file ``gzip.py`` is what ``python -m gzip`` runs."""
+        yield from self._find_python(module, shadows=True)
+        names = self._list_code(".", _PYTHON_SUFFIXES)
+        if names:
+            yield "python files beside the manifest", names
+        for entry in self._list("."):
+            if entry in sys.stdlib_module_names and self._is_package(entry, ""):
+                yield f"{entry}/", self._walk(entry)
+
+    def _find_python(self, module: str, *, shadows: bool = False) -> Iterator[tuple[str, Iterable[str]]]:
         top, _, rest = module.partition(".")
-        if top in sys.stdlib_module_names:
+        if top in sys.stdlib_module_names and not shadows:
             return
         # A package below src/ is what an editable installation of the project itself imports.
         for base, where in ((".", "beside the manifest"), ("src", "in src/")):

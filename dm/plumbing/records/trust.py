@@ -373,12 +373,14 @@ def _decode(data: bytes, path: Path, manifest: Path) -> Record:
 
 
 def _storable(text: str) -> str:
-    """Text that TOML can hold: where it is not UTF-8, its bytes as ``\\xNN`` behind a NUL, which no name has."""
+    """Text that TOML can hold: where it is not UTF-8, its bytes as hex behind a NUL; so too where it begins with one,
+    for else a manifest could have one text allowed and another meant.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         return "\0" + os.fsencode(text).hex()
-    return text
+    return "\0" + text.encode().hex() if text.startswith("\0") else text
 
 
 def _restore(text: str) -> str:

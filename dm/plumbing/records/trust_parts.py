@@ -7,7 +7,6 @@ once more than needed.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +23,8 @@ from dm.plumbing.records.bindings import (
 from dm.plumbing.records.fields import is_symbol
 from dm.plumbing.records.ladder import FROM_PROJECT
 from dm.plumbing.records.location import Location
-from dm.plumbing.records.pinned import Pin, Pinned, PinnedFiles
+from dm.plumbing.records.pinned import RUN_MODULE, Pin, Pinned, PinnedFiles
+from dm.plumbing.records.pinned_words import pin_arguments, pin_command
 from dm.plumbing.records.untrusted import find_foreign_folder
 from dm.values import Binding
 
@@ -50,12 +50,6 @@ KINDS: Mapping[str, str] = {
 PICKLE_FORMATS = frozenset(("pickle", "pkl"))
 #: Fields of a dataset that a command or an argument may name as ``$variable``.
 _VARIABLES = ("branch", "doi", "format", "key", "version")
-#: Programs that read a file of their folder unasked, which runs then too.
-_READ_UNASKED = {
-    "R": (".Renviron", ".Rprofile"),
-    "Rscript": (".Renviron", ".Rprofile"),
-    "make": ("GNUmakefile", "makefile", "Makefile"),
-}
 
 
 class Part(NamedTuple):
@@ -116,7 +110,7 @@ class Parts:
         if dataset.shell or "_LANG" in table:
             command = find_shell(dataset)
             if command is not None:
-                self._pins.update(_pin_words(command, dataset))
+                self._pins.update(pin_command(command, _list_values(dataset)))
                 yield Part("shell", name, command + self._tell_variables(command, dataset))
         if "_LANG" in table or "fetcher" in table or "python" in table:
             try:
@@ -145,6 +139,7 @@ class Parts:
         if binding is None:
             return
         self._pins.add(Pin(language, binding.ref.partition(":")[0].strip()))
+        self._pins.update(pin_arguments([binding.args, binding.kwargs], _list_values(dataset)))
         name = dataset.name if language == OWN_LANGUAGE else f"{dataset.name} ({language})"
         call = _tell_call(binding)
         yield Part(kind, name, call + self._tell_variables(call if binding.args or binding.kwargs else "", dataset))
@@ -175,12 +170,13 @@ class Parts:
         try:
             for name, binding in list_format_loaders(self._manifest):
                 self._pins.add(Pin(OWN_LANGUAGE, binding.ref.partition(":")[0].strip()))
+                self._pins.update(pin_arguments([binding.args, binding.kwargs], {"project_root": "."}))
                 yield Part("format-loader", name, _tell_call(binding))
         except DmError:
             tables = {"_LOADERS": document.get("_LOADERS"), "_LANG": document.get("_LANG")}
             yield Part("code", "[_LOADERS]", repr(tables))
         # A tool of another language reads its own table when it is called for a dataset.
-        for language in sorted({pin.language for pin in self._pins} - {"", OWN_LANGUAGE}):
+        for language in sorted({pin.language for pin in self._pins} - {"", OWN_LANGUAGE, RUN_MODULE}):
             if _table(document, "_LANG").get(language):
                 yield Part("code", f"[_LANG.{language}]", repr(_table(document, "_LANG")[language]))
 
@@ -246,39 +242,17 @@ def _names(text: str, variable: str) -> bool:
     return f"${variable}" in text or f"${{{variable}" in text
 
 
-def _pin_words(command: str, dataset: Dataset) -> Iterator[Pin]:
-    """The words of a command that may be files of the project: each word, what stands after ``=`` in it, and the
-    words of a word that is itself a command (``sh -c '…'``); and the modules that ``python -m`` names.
-    """
-    words = list(_split(command))
-    variables = {"project_root": ".", **{name: str(dataset.table.get(name) or "") for name in _VARIABLES}}
-    for index, word in enumerate(words):
-        for text in {word, _substitute(word, variables)}:
-            for piece in {text, text.partition("=")[2], *(_split(text) if _has_blank(text) else ())}:
-                yield Pin("", piece)
-                yield Pin("", piece.partition("=")[2])
-        if index and words[index - 1] == "-m":
-            yield Pin(OWN_LANGUAGE, word.partition(" ")[0])
-    for word in words:
-        for name in _READ_UNASKED.get(os.path.basename(word), ()):
-            yield Pin("", name)
-
-
-def _split(command: str) -> list[str]:
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return command.split()
-
-
-def _has_blank(text: str) -> bool:
-    return any(character.isspace() for character in text)
-
-
-def _substitute(word: str, variables: Mapping[str, str]) -> str:
-    for name in sorted(variables, key=len, reverse=True):
-        word = word.replace(f"${{{name}}}", variables[name]).replace(f"${name}", variables[name])
-    return word
+def _list_values(dataset: Dataset) -> dict[str, str]:
+    """What the manifest puts in place of variables, as it is when the code runs; of paths only the project's own."""
+    values = {
+        "branch": dataset.branch,
+        "doi": dataset.doi,
+        "format": dataset.format,
+        "key": dataset.show_key(),
+        "version": dataset.version,
+        "uri": dataset.uris[0] if dataset.uris and not dataset.is_list else None,
+    }
+    return {"project_root": ".", **{name: value or "" for name, value in values.items()}}
 
 
 def _tell_data(dataset: Dataset) -> str:

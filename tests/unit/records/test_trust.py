@@ -199,6 +199,41 @@ def test_words_of_commands_are_pinned_wherever_they_stand(desk: Desk) -> None:
     assert {"a.sh", "b.py", "c.cfg", "d.sh", "e-2.py", "mod.py", "Makefile", ".Rprofile", "x.R"} == files
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "shell = \"sh -c './get.sh;ls'\"",
+        "shell = \"sh -c 'ls>x;cat<get.sh'\"",
+        'shell = "sh -c \'echo $(cat get.sh)\'"',
+        'shell = "run --files=other,get.sh"',
+        'shell = "run @get.sh"',
+        'shell = "make -fget.sh"',
+        'key = "get.sh"\nshell = "sh $key"',
+        'uri = "https://get.sh"\nshell = "sh $key"',
+        'uri = "https://x.org/a#get.sh"\nshell = "sh $version"',
+        'doi = "$branch.sh"\nbranch = "no"\nuri = "https://x.org/a?format=get.sh"\nshell = "sh ${format}"',
+        'fetcher = { ref = "runpy:run_path", args = ["$project_root/get.sh"] }',
+        'loader = { ref = "runpy:run_path", kwargs = { paths = { one = ["get.sh"] } } }',
+        '[a._LANG.julia]\nfetcher = { ref = "Mod:get", args = ["get.sh"] }',
+        '[_LOADERS]\nnc = { ref = "subprocess:run", args = [["sh", "get.sh"]] }',
+    ],
+)
+def test_a_file_that_a_command_or_an_argument_names_in_any_way_is_pinned(desk: Desk, fields: str) -> None:
+    (desk.root / "get.sh").write_text("x")
+    parts = desk.open(f"[a]\n{fields}\n").list_parts()
+    assert ["get.sh"] == [part.name for part in parts if part.kind == "file"]
+
+
+@pytest.mark.parametrize("command", ["python -m gzip x", "python -Im gzip", "python3 -mgzip", "sh -c 'python -m gzip'"])
+def test_python_m_finds_the_projects_files_before_the_standard_library(desk: Desk, command: str) -> None:
+    for name in ("gzip.py", "random.py", "json/__init__.py", "data/x.csv"):
+        (desk.root / name).parent.mkdir(exist_ok=True)
+        (desk.root / name).write_text("x")
+    parts = desk.open(f'[a]\nkey = "a"\nshell = "{command}"\n').list_parts()
+    assert ["gzip.py", "json/__init__.py", "random.py"] == [part.name for part in parts if part.kind == "file"]
+    assert ["python module gzip (-m)"] == [part.name for part in parts if part.name.startswith("python module ")]
+
+
 def test_an_unclosed_quote_hides_no_word(desk: Desk) -> None:
     (desk.root / "get.sh").write_text("x")
     parts = desk.open('[a]\nkey = "a"\nshell = "sh get.sh \'open"\n').list_parts()
@@ -509,6 +544,18 @@ def test_a_record_holds_names_that_are_not_utf_8_and_control_characters(desk: De
     record = desk.store.read(desk.path)
     assert record is not None
     assert record.compare(parts).covers
+    assert [] == desk.heard.warnings
+
+
+def test_a_text_that_looks_like_the_records_own_writing_stands_for_itself_alone(desk: Desk) -> None:
+    meant = [Part("shell", "a", "sh evil")]
+    shown = [Part("shell", "a", "\0" + b"sh evil".hex()), Part("shell", "\0zz", "\0")]
+    desk.write(SHELL)
+    desk.store.allow(desk.path, shown)
+    record = desk.store.read(desk.path)
+    assert record is not None
+    assert record.compare(shown).covers
+    assert not record.compare(meant).covers
     assert [] == desk.heard.warnings
 
 

@@ -1,0 +1,85 @@
+"""Which files of a project the words of a command, and the arguments of a binding, may name.
+
+Nothing is looked at here. Every reading of a word that might be a file's name is given (SCHEMA.md, "Trust"): what names
+none costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+
+from dm.plumbing.records.pinned import RUN_MODULE, Pin
+
+#: What parts a word that is more than a name: ``sh -c './a.sh;./b.sh>c'``, ``--files=a,b``, ``@file``, ``PATHS=a:b``.
+_BREAKS = str.maketrans(dict.fromkeys(";&|<>(){}[]`'\"$=,:@%", " "))
+#: Programs that read a file of their folder unasked, which runs then too.
+_READ_UNASKED = {
+    "R": (".Renviron", ".Rprofile"),
+    "Rscript": (".Renviron", ".Rprofile"),
+    "make": ("GNUmakefile", "makefile", "Makefile"),
+}
+#: An option that names a module to run, alone or with the module in the same word: ``-m``, ``-Im``, ``-mpackage``.
+_RUN_OPTION = re.compile(r"-[A-Za-z]*?m([\w.]*)")
+
+
+def pin_command(command: str, variables: Mapping[str, str]) -> Iterator[Pin]:
+    """What a command may name: its words with and without the variables put in, the words within these, what stands
+    after an option's letter; the modules that ``python -m`` runs; what its programs read unasked.
+    """
+    words: list[str] = []
+    for word in split_words(command):
+        for text in dict.fromkeys((word, substitute_once(word, variables))):
+            words += _split_further(text)
+    before = ""
+    for word in words:
+        yield Pin("", word)
+        yield Pin("", word.partition("=")[2])
+        if word.startswith("-"):
+            yield Pin("", word[2:])
+        for name in _READ_UNASKED.get(os.path.basename(word), ()):
+            yield Pin("", name)
+        run = _RUN_OPTION.fullmatch(before)
+        if run is not None and not run[1] and not word.startswith("-"):
+            yield Pin(RUN_MODULE, word)
+        run = _RUN_OPTION.fullmatch(word)
+        if run is not None and run[1]:
+            yield Pin(RUN_MODULE, run[1])
+        before = word
+
+
+def pin_arguments(value: object, variables: Mapping[str, str]) -> Iterator[Pin]:
+    """What the strings in a binding's arguments may name, read as the words of a command are."""
+    if isinstance(value, str):
+        for text in dict.fromkeys((value, substitute_once(value, variables))):
+            for word in _split_further(text):
+                yield Pin("", word)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from pin_arguments(item, variables)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from pin_arguments(item, variables)
+
+
+def split_words(command: str) -> list[str]:
+    """The words of a command; of one that no shell would take, what stands between blanks."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
+
+
+def substitute_once(text: str, variables: Mapping[str, str]) -> str:
+    """A text with ``$name`` and ``${name}`` put in, the longest name first, and not looked at again."""
+    names = "|".join(map(re.escape, sorted(variables, key=len, reverse=True)))
+    return re.sub(rf"\$(?:\{{({names})\}}|({names}))", lambda found: variables[found[1] or found[2]], text)
+
+
+def _split_further(text: str) -> list[str]:
+    """A word, and the words within it where it is a command or a list itself."""
+    within = split_words(text) if any(map(str.isspace, text)) else []
+    pieces = text.translate(_BREAKS).split()
+    return [text, *within, *(pieces if pieces != [text] else ())]
