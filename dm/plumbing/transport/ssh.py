@@ -41,14 +41,12 @@ from dm.plumbing.transport.rsync import (
     make_words,
     read_line,
 )
-from dm.plumbing.transport.ssh_command import split_ssh_command
+from dm.plumbing.transport.ssh_command import is_safe_host, split_ssh_command
 from dm.progress import Progress, Task
 from dm.values import printable
 
 #: What rsync would read from the environment and that changes which files are meant, or where they are written.
 _UNWANTED_VARIABLES = ("RSYNC_OLD_ARGS", "RSYNC_PROTECT_ARGS", "RSYNC_PARTIAL_DIR", "RSYNC_ICONV", "RSYNC_RSH")
-_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
-_IPV6_CHARACTERS = frozenset("abcdefABCDEF0123456789:.")
 _INSTALL_HINT = "install rsync 3: apt install rsync, dnf install rsync, brew install rsync"
 #: Ends of rsync that were reached over a connection that worked.
 _CONNECTED_STATUSES = frozenset((0, 23, 24))
@@ -400,8 +398,7 @@ def read_ssh_address(uri: str) -> SshAddress:
         raise malformed(f"'{printable(port)}' is no port")
     if not host:
         raise malformed("it names no host")
-    allowed = _IPV6_CHARACTERS if ":" in host else _HOST_CHARACTERS
-    if host.startswith("-") or not allowed.issuperset(host):
+    if not is_safe_host(host):
         raise Refused(
             f"{subject}: '{printable(host)}' is no name of a host",
             hint="name the host as ssh knows it; an alias goes into ~/.ssh/config",

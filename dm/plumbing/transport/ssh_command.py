@@ -8,6 +8,22 @@ from dm.errors import Malformed
 #: a slow disk over there is not (ssh itself answers for it). Everything else is what ~/.ssh/config says.
 DEFAULT_SSH_COMMAND = ("ssh", "-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=30")
 
+#: What the name of a host, and of a user, may be made of. ssh hands both to the shell of a ``ProxyCommand`` or ``Match
+#: exec`` of the user's (CVE-2023-51385), so that nothing here may mean something to one.
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
+_IPV6_CHARACTERS = frozenset("abcdefABCDEF0123456789:.")
+
+
+def is_safe_host(host: str) -> bool:
+    """Whether a host of a manifest may be given to ssh: a name or an address, and no option."""
+    allowed = _IPV6_CHARACTERS if ":" in host else _NAME_CHARACTERS
+    return bool(host) and not host.startswith("-") and allowed.issuperset(host)
+
+
+def is_safe_user(user: str) -> bool:
+    """Whether a user's name of a manifest may be given to ssh."""
+    return bool(user) and not user.startswith("-") and _NAME_CHARACTERS.issuperset(user.replace("+", ""))
+
 
 def split_ssh_command(text: str | None) -> list[str]:
     """The words of ``ssh_command``, split as a shell splits words; nothing in them is expanded, no shell runs.

@@ -126,3 +126,15 @@ def test_a_scheme_that_repositories_are_not_reached_over_is_named(scheme: str) -
     known = "git, http, https, git+http, git+https, ssh, ssh+git, git+ssh, file"
     hint = f"git is spoken over {known}; what is no repository should not end in .git"
     assert ("unknown-scheme", hint, 5) == (caught.value.code, caught.value.hint, caught.value.exit_status)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["git@$(id):r.git", "git@`id`:r.git", "git@a;id:r.git", "ssh+git://$(id)/r.git", "git+ssh://a%3bid/r.git",
+     "git@[::1%$(id)]:r.git", "$(id)@host:r.git", "a b@host:r.git", "git@a b:r.git"],
+)  # fmt: skip
+def test_a_host_or_user_that_is_more_than_a_name_never_reaches_ssh(uri: str) -> None:
+    # ssh gives both to the shell of a ProxyCommand or a Match exec.
+    with pytest.raises(Refused, match="is no name of a host or user") as caught:
+        read_remote(uri)
+    assert ("host-unsafe", 6) == (caught.value.code, caught.value.exit_status)

@@ -7,6 +7,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dm.errors import Refused, SourceFailed
 from dm.plumbing.transport.address import describe_uri
+from dm.plumbing.transport.ssh_command import is_safe_host, is_safe_user
+from dm.values import printable
 
 #: What a URI's scheme says of the way to the repository.
 _WAYS: dict[str, Way] = {
@@ -55,7 +57,7 @@ def read_remote(uri: str) -> Remote:
     or ``git@host:owner/repository.git``.
 
     Raises `SourceFailed` for a scheme over which git is not spoken and for a URI that is none, `Refused` for a host,
-    user or path that a program would take for an option.
+    user or path that a program would take for an option, or a shell for more than a name.
     """
     shown = describe_uri(uri)
     text, _, fragment = uri.partition("#")
@@ -74,8 +76,22 @@ def read_remote(uri: str) -> Remote:
         if any(ord(character) < 32 or ord(character) == 127 for character in name):
             message = f"cannot fetch '{shown}': its host or path holds a control character"
             raise Refused(message, hint="check the 'uri'", code="uri-malformed")
+    if remote.way == "ssh":
+        _check_ssh_names(remote)
     reference = unquote(fragment) or parameters.get("version") or parameters.get("ref") or None
     return remote._replace(reference=reference)
+
+
+def _check_ssh_names(remote: Remote) -> None:
+    unsafe = None if is_safe_host(remote.host) else remote.host
+    if remote.user is not None and not is_safe_user(remote.user):
+        unsafe = remote.user
+    if unsafe is not None:
+        raise Refused(
+            f"cannot fetch '{remote.uri}': '{printable(unsafe)}' is no name of a host or user",
+            hint="name the host as ssh knows it; an alias, and any other user, goes into ~/.ssh/config",
+            code="host-unsafe",
+        )
 
 
 def _is_short(text: str) -> bool:
