@@ -37,19 +37,22 @@ def find_required(manifest: Manifest, dataset: Dataset) -> list[tuple[str, Datas
 
     Raises `Malformed` with file and line for an identifier that names none, or several.
     """
-    found = []
-    for identifier in dict.fromkeys(dataset.requires):
-        try:
-            found.append((identifier, manifest.find(identifier)))
-        except NotFound as error:
-            raise Malformed(
-                f"dataset '{printable(dataset.name)}': cannot follow 'requires': {error.message}",
-                hint=error.hint,
-                file=manifest.path,
-                line=dataset.find_line("requires"),
-                code="requires-unknown",
-            ) from error
-    return found
+    identifiers = dict.fromkeys(dataset.requires)
+    return [(identifier, find_identified(manifest, dataset, identifier)) for identifier in identifiers]
+
+
+def find_identified(manifest: Manifest, dataset: Dataset, identifier: str) -> Dataset:
+    """The dataset that one identifier in another's ``requires`` names. Raises as `find_required` does."""
+    try:
+        return manifest.find(identifier)
+    except NotFound as error:
+        raise Malformed(
+            f"dataset '{printable(dataset.name)}': cannot follow 'requires': {error.message}",
+            hint=error.hint,
+            file=manifest.path,
+            line=dataset.find_line("requires"),
+            code="requires-unknown",
+        ) from error
 
 
 class Cycles:

@@ -61,7 +61,8 @@ def expand_template(template: str, variables: Mapping[str, str], required: Seque
             code="shell-malformed",
         ) from error
     if not words or not words[0]:
-        raise Malformed("'shell' names no program", code="shell-malformed")
+        hint = "it begins with the name of a program, or the path of one"
+        raise Malformed("'shell' names no program", hint=hint, code="shell-malformed")
     paths = [os.fspath(each.path) for each in required if each.path is not None]
     known = {**variables, **_name_paths(required), "requires_paths": " ".join(paths)}
     found: list[str] = []

@@ -160,6 +160,21 @@ def test_validate_reports_file_line_field_and_the_nearest_name(run_dm: RunDm, as
     answer = ask("validate")
     assert 1 == answer.status
     assert {"file", "line", "field", "message", "hint"} == set(answer.document["findings"][0])
+    write_manifest(
+        project,
+        '[a]\nkey = "a"\nrequires = ["b", "c"]\nshell = "true"\nchecksun = "x"\n',
+        "[b]\nkey = \"b\"\nrequires = [\"a\"]\nshell = \"sh -c 'x\"\n",
+        '[d]\nrequires = ["a"]\n',
+    )
+    done = run_dm("validate")
+    assert [
+        "6: 'a.requires': 'requires' goes round in a circle: a -> b -> a",
+        "6: 'a.requires': cannot follow 'requires': no dataset 'c'",
+        "8: 'a.checksun': 'checksun' is not a known name; the nearest is 'checksum'",
+        "12: 'b.requires': 'requires' goes round in a circle: b -> a -> b",
+        "13: 'b.shell': cannot read 'shell': no closing quotation",
+        "15: 'd': it has no key, and no 'uri' to derive one from",
+    ] == [line.removeprefix(f"{path}:").partition(" (")[0] for line in done.stdout.splitlines()]
     path.write_text("[a\n")
     done = run_dm("validate")
     assert 1 == done.returncode and done.stdout.startswith(f"{path}:1: ")

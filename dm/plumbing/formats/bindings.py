@@ -30,6 +30,8 @@ FETCHER_KEYWORDS = (
 
 Function = Callable[..., object]
 
+_WHERE_MODULES_ARE = "a module is a file or package beside the manifest, else an installed package"
+
 
 def substitute(value: object, variables: Mapping[str, str]) -> object:
     """A value with ``$name`` and ``${name}`` replaced in its strings, also in those within lists and tables.
@@ -95,7 +97,7 @@ def import_function(binding: Binding, *, project_root: Path, permission: Permiss
         raise TypeError("code of a manifest runs by a Permission only")
     from dm.plumbing.formats.project_modules import import_module
 
-    return _resolve(binding, lambda name: import_module(name, project_root=project_root))
+    return _resolve(binding, lambda name: import_module(name, project_root=project_root), hint=_WHERE_MODULES_ARE)
 
 
 def import_own(ref: str, *, origin: str) -> Function:
@@ -109,13 +111,15 @@ def import_own(ref: str, *, origin: str) -> Function:
     return _resolve(Binding(ref.strip(), origin=origin), import_module)
 
 
-def _resolve(binding: Binding, import_module: Callable[[str], object]) -> Function:
-    name, attributes = _split(binding)
+def _resolve(binding: Binding, import_module: Callable[[str], object], *, hint: str | None = None) -> Function:
+    """``hint`` is the way out where there is no such module."""
+    name, attributes = split_reference(binding)
     try:
         found = import_module(name)
     except (Exception, SystemExit) as error:
         reason = error.message if isinstance(error, SourceFailed) else f"{type(error).__name__}: {error}"
-        raise _broken(binding, reason, hint=getattr(error, "hint", None)) from error
+        is_missing = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+        raise _broken(binding, reason, hint=hint if is_missing else getattr(error, "hint", None)) from error
     for attribute in attributes:
         try:
             found = getattr(found, attribute)
@@ -126,13 +130,17 @@ def _resolve(binding: Binding, import_module: Callable[[str], object]) -> Functi
     return found
 
 
-def _split(binding: Binding) -> tuple[str, list[str]]:
-    """The module's name and the attributes below it; `SourceFailed` for any other form."""
+def split_reference(binding: Binding) -> tuple[str, list[str]]:
+    """The module's name and the attributes below it, of a binding in the own language.
+
+    Raises `SourceFailed` (``binding-broken``) for a reference of another form.
+    """
     module, colon, attribute = binding.ref.partition(":")
     attributes = attribute.split(".")
     parts = [*module.split("."), *attributes]
     if not colon or not all(part.isidentifier() for part in parts):
-        raise _broken(binding, "it is not of the form 'module:function'")
+        hint = "a module is named with dots, as for import; a file is named without its .py"
+        raise _broken(binding, "it is not of the form 'module:function'", hint=hint)
     return module, attributes
 
 

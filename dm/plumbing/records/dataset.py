@@ -218,8 +218,8 @@ class Dataset:
                     Key.parse(self._landing_text(key))
             except Refused as error:
                 hint = "set a plain relative 'key'" if self.uris or text else "set 'uri', or a 'key' of its own"
-                message = f"dataset '{printable(self.name)}': {error.message}"
-                raise Refused(message, hint=hint, code=error.code) from error
+                fault = error.message if text else "it has no key, and no 'uri' to derive one from"
+                raise Refused(f"dataset '{printable(self.name)}': {fault}", hint=hint, code=error.code) from error
             object.__setattr__(self, "_key", key)
             return key
         return self._key

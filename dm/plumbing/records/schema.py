@@ -87,8 +87,8 @@ def validate(kind: str, data: bytes | str, file: Path | None = None) -> list[Fin
         findings.setdefault((field, error.validator == "nearest"), []).append(finding)
     # Of a slip it does not matter what else is wrong with it.
     told = [one for (field, slip), each in findings.items() if slip or (field, True) not in findings for one in each]
-    if not told and kind == "manifest":
-        told += _read_as_manifest(document, text, file)
+    if kind == "manifest":
+        told += _read_as_manifest(document, text, file, is_told=bool(told))
     return sorted(set(told), key=lambda finding: (finding.line or 0, finding.field, finding.message))
 
 
@@ -181,6 +181,14 @@ def _explain(error: Any, path: list[str | int]) -> tuple[str, str | None]:
         wanted = _WANTED_WORDS.get(str(error.validator_value), str(means).partition(",")[0])
         hint = "put it below the header of a dataset" if means == "a table: a dataset" else None
         return f"{name} must be {wanted}, not {_name_type(error.instance)}", hint
+    if error.validator == "anyOf" and isinstance(error.instance, Mapping):
+        # A table is allowed: what is wrong lies in it.
+        for inner in error.context:
+            if inner.validator == "required":
+                return f"{name} must have a 'ref'", 'write { ref = "module:function", args = [], kwargs = {} }'
+            if inner.path:
+                wanted = {"array": "a list", "object": "a table"}.get(inner.validator_value, "a string")
+                return f"{inner.path[-1]!r} of {name} must be {wanted}, not {_name_type(inner.instance)}", None
     if error.validator == "anyOf" and not isinstance(error.instance, str):
         return f"{name} must be {means}, not {_name_type(error.instance)}", None
     value = f"'{printable(error.instance)}'" if isinstance(error.instance, str) else str(error.instance)
@@ -191,22 +199,30 @@ def _name_type(value: object) -> str:
     return next((words for kind, words in _TYPE_WORDS if isinstance(value, kind)), "a date or time")
 
 
-def _read_as_manifest(document: Mapping[str, Any], text: str, file: Path | None) -> Iterator[Finding]:
-    """What no schema can say: contradicting digests, users in URIs of other forms, keys that lie on each other."""
+def _read_as_manifest(
+    document: Mapping[str, Any], text: str, file: Path | None, *, is_told: bool
+) -> Iterator[Finding]:
+    """What no schema can say: contradicting digests, users in URIs of other forms, keys that lie on each other.
+
+    ``is_told`` says that the schema has found something, which is then why a manifest cannot be read at all.
+    """
     from dm.plumbing.records.manifest import Manifest
 
     try:
         manifest = Manifest(document, text=text, path=file)
     except DmError as error:
+        if is_told:
+            return
         line = getattr(error, "line", None)
         where = f"{file}:{line}: " if file is not None and line is not None else f"{file}: "
         yield Finding(file, line, "", error.message.removeprefix(where), error.hint)
         return
     for name, dataset in manifest.datasets.items():
         try:
-            dataset.find_key()
+            _ = dataset.key  # derived here
         except DmError as error:
-            yield Finding(file, dataset.find_line("key"), quote_key(name), error.message, error.hint)
+            message = error.message.removeprefix(f"dataset '{printable(name)}': ")
+            yield Finding(file, dataset.find_line("key"), quote_key(name), message, error.hint)
     for name, others in manifest.find_collisions().items():
         told = ", ".join(f"'{printable(other)}'" for other in others)
         message = f"'{printable(name)}' would land on {told}, from another source"

@@ -74,6 +74,21 @@ def find_module_file(language: str, module: str, project_root: Path) -> Path | N
     return path if path.is_file() else None
 
 
+def split_foreign_reference(binding: Binding) -> tuple[str, str]:
+    """The module (a file's path without its suffix, or a package) and the function of a binding in another language.
+
+    Raises `Malformed` (``binding-malformed``) for a reference of another form, or a module outside the project.
+    """
+    module, colon, name = binding.ref.partition(":")
+    if not (module and colon and name) or find_key_fault(module) is not None:
+        raise Malformed(
+            f"{_describe(binding)} names no function",
+            hint='write "module:function"; a module is a file below the project root or an installed package',
+            code="binding-malformed",
+        )
+    return module, name
+
+
 def run_foreign(
     language: str,
     binding: Binding,
@@ -131,13 +146,7 @@ def _describe(binding: Binding) -> str:
 def _make_call(
     language: str, binding: Binding, *, download_path: Path, context: Mapping[str, object], project_root: Path
 ) -> dict[str, object]:
-    module, colon, name = binding.ref.partition(":")
-    if not (module and colon and name) or find_key_fault(module) is not None:
-        raise Malformed(
-            f"{_describe(binding)} names no function",
-            hint='write "module:function"; a module is a file below the project root or an installed package',
-            code="binding-malformed",
-        )
+    module, name = split_foreign_reference(binding)
     call: dict[str, object] = {"module": module, "name": name, "download_path": os.fspath(download_path)}
     file = find_module_file(language, module, project_root)
     if file is not None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def COMMAND(session: Session, files: tuple[str, ...], kind: str | None) -> None:  # noqa: N802
     """Check documents against their schemas: file, line, field, the nearest known name. Exit 1 when anything is off.
 
+    Of a manifest also its commands, bindings and requires, without running or importing anything.
+
     Without FILE the project's manifest, state and config files that exist. The kind of a FILE is told by its name,
     unless --kind is given.
     """
@@ -41,7 +43,7 @@ def COMMAND(session: Session, files: tuple[str, ...], kind: str | None) -> None:
             line = "" if finding.line is None else f"{finding.line}:"
             draw_line(f"{finding.file}:{line} {field}{finding.message}{hint}")
         if not findings:
-            session.note(f"{len(outcomes)} documents, nothing found")
+            session.note(f"{len(outcomes)} document{'s' * (len(outcomes) != 1)}, nothing found")
 
     rows = [
         {"file": str(each.file), "line": each.line, "field": each.field, "message": each.message, "hint": each.hint}
@@ -59,13 +61,34 @@ def _check(path: Path, kind: str) -> list[Finding]:
     with machine_errors("read", path):
         data = path.read_bytes()
     try:
-        return validate(kind, data, path)
+        findings = validate(kind, data, path)
+        return _add_faults(findings, data, path) if kind == "manifest" else findings
     except DmError as error:
         # TOML that cannot be read at all: one finding, whose message bears file and line already.
         message = error.message.removeprefix(f"{path}:")
         line, colon, rest = message.partition(": ")
         number = int(line) if colon and line.isdigit() else None
         return [Finding(path, number, "", rest if number is not None else message.strip(), error.hint)]
+
+
+def _add_faults(findings: list[Finding], data: bytes, path: Path) -> list[Finding]:
+    """What is wrong with code and order too, where the manifest can be read at all."""
+    from dm.plumbing.records.manifest import Manifest
+    from dm.plumbing.records.plain import quote_key
+    from dm.plumbing.records.schema import Finding
+    from dm.porcelain.declared import find_faults
+
+    try:
+        manifest = Manifest.parse(data, path=path)
+    except DmError:
+        return findings  # said so
+    found = []
+    for table, field, error in find_faults(manifest):
+        line = manifest.find_line(table, field or None)
+        names = [quote_key(name) for name in (*table, field) if name]
+        message = error.message.removeprefix(f"{path}:{line}: ").removeprefix(f"dataset '{printable(table[0])}': ")
+        found.append(Finding(path, line, ".".join(names), message, error.hint))
+    return sorted([*findings, *found], key=lambda finding: (finding.line or 0, finding.field, finding.message))
 
 
 def _tell_kind(name: str) -> str:

@@ -311,7 +311,7 @@ def test_unknown_structural_tables_are_kept_and_not_judged() -> None:
             'uri = "https://h/a.tmp.zip"\nextract = true',
             "dataset 'a': unsafe key 'h/a.tmp': a part ends in '.tmp', which the store uses itself",
         ),
-        ('shell = "x"', "dataset 'a': unsafe key '': it is empty"),
+        ('shell = "x"', "dataset 'a': it has no key, and no 'uri' to derive one from"),
     ],
 )
 def test_an_unsafe_key_stops_its_own_dataset_when_it_is_asked_for(text: str, message: str) -> None:

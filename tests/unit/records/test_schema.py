@@ -57,6 +57,18 @@ MANIFESTS = {
     ),
     "structural slip": ("[_STORAG]\nx = 1", 1, "_STORAG", "'_STORAG' is not a known name; the nearest is '_STORAGE'"),
     "flag": ('["a b"]\nextract = "yes"', 2, '"a b".extract', "'extract' must be true or false, not a string"),
+    "no ref": (
+        '[a]\nkey = "k"\nfetcher = { rf = "m:f" }',
+        3,
+        "a.fetcher",
+        "'fetcher' must have a 'ref'",
+    ),
+    "wrong args": (
+        '[a]\nkey = "k"\nloader = { ref = "m:f", args = "x" }',
+        3,
+        "a.loader",
+        "'args' of 'loader' must be a list, not a string",
+    ),
     "text": ("[a]\nversion = 2.5", 2, "a.version", "'version' must be a string, not a number"),
     "list": ('[a]\naliases = "x"', 2, "a.aliases", "'aliases' must be a list of strings, not a string"),
     "list item": ("[a]\nrequires = ['x',\n1]", 2, "a.requires.1", "'requires' must be a string, not a number"),
@@ -119,7 +131,7 @@ def test_what_no_schema_can_say_is_found_too() -> None:
     assert [
         (1, "a", "'a' would land on 'b', from another source"),
         (3, "b", "'b' would land on 'a', from another source"),
-        (6, "c", "dataset 'c': unsafe key '../c': it has the part '..'"),
+        (6, "c", "unsafe key '../c': it has the part '..'"),
     ] == told("manifest", colliding)
 
 

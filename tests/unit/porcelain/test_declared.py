@@ -1,0 +1,91 @@
+"""Faults of code and order that reading a manifest finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dm.plumbing.records.manifest import Manifest
+from dm.porcelain.declared import find_faults
+
+_SOUND = """
+[_LOADERS]
+nc = "readers:open_nc"
+netcdf = "nc"
+
+[a]
+uri = "https://e.x/a.csv"
+loader = "readers:Table.read"
+
+[b]
+key = "b.csv"
+requires = ["a"]
+shell = "cut $path_a $path_1 '$path_other' $download_path"
+
+[c]
+key = "c.csv"
+requires = ["b"]
+fetcher = { ref = "tools.make:c", args = ["$download_path"] }
+
+[d._LANG.r]
+fetcher = "scripts/get:d"
+"""
+
+
+def find(text: str) -> list[tuple[str, str, str]]:
+    return [(".".join(table), field, str(error)) for table, field, error in find_faults(Manifest.parse(text))]
+
+
+def test_a_sound_manifest_has_none() -> None:
+    assert [] == find(_SOUND)
+
+
+@pytest.mark.parametrize(
+    ("field", "where", "message"),
+    [
+        ("shell = \"sh -c 'x\"", "shell", "cannot read 'shell': no closing quotation"),
+        ('shell = " "', "shell", "'shell' names no program"),
+        ('fetcher = "tools.get"', "fetcher", "cannot use 'tools.get' ([a] fetcher): it is not of the form "
+         "'module:function'"),
+        ('loader = "tools.py:get"', None, None),
+        ('loader = "tools/read:get"', "loader", "cannot use 'tools/read:get' ([a] loader): it is not of the form "
+         "'module:function'"),
+        ('_LANG.r.fetcher = "get"', "_LANG", "'get' ([a] _LANG.r.fetcher) names no function"),
+        ('_LANG.julia.fetcher = "../get:x"', "_LANG", "'../get:x' ([a] _LANG.julia.fetcher) names no function"),
+        ('requires = ["a"]', "requires", "'requires' goes round in a circle: a -> a"),
+        ('requires = ["b"]', "requires", "dataset 'a': cannot follow 'requires': no dataset 'b'"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_with_its_field(field: str, where: str | None, message: str | None) -> None:
+    expected = [] if where is None else [("a", where, message)]
+    assert expected == find(f'[a]\nkey = "a"\n{field}\n')
+
+
+def test_every_name_that_is_required_and_unknown_is_told() -> None:
+    found = find('[a]\nkey = "a"\nrequires = ["x", "y"]\n')
+    assert ["no dataset 'x'", "no dataset 'y'"] == [message.rpartition(": ")[2] for _, _, message in found]
+
+
+def test_a_command_that_uses_a_path_of_data_opened_in_place_is_told() -> None:
+    lazy = '[lazy]\nuri = "https://e.x/a.zarr"\nlazy_access = true\n'
+    [(table, field, message)] = find(f'[a]\nkey = "a"\nrequires = ["lazy"]\nshell = "cp $path_lazy x"\n{lazy}')
+    assert ("a", "shell", "'shell' uses the path of 'lazy', which has none: it is opened in place (lazy_access)") == (
+        table,
+        field,
+        message,
+    )
+
+
+@pytest.mark.parametrize("table", ["_LOADERS", "_LANG.python.loaders"])
+def test_a_loader_for_a_format_that_is_no_binding_is_told(table: str) -> None:
+    assert [(table, "", f"cannot use 'read' ([{table}] nc): it is not of the form 'module:function'")] == find(
+        f'[{table}]\nnc = "read"\n'
+    )
+
+
+def test_nothing_is_run_imported_or_made(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "datamanifest.toml").write_text('[a]\nkey = "a"\nfetcher = "tools:x"\nshell = "touch ran"\n')
+    assert [] == list(find_faults(Manifest.read(tmp_path / "datamanifest.toml")))
+    assert ["datamanifest.toml", "tools.py"] == sorted(each.name for each in tmp_path.iterdir())
