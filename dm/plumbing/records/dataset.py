@@ -287,8 +287,8 @@ class Dataset:
     def source_id(self) -> str:
         """BLAKE3 (hex) of the source list without secrets, by which a copy's ref remembers where it came from.
 
-        The list is each URI without user, tokens and signatures, then ``branch``, ``shell``, ``fetcher`` and the
-        fetchers below ``_LANG`` (by language) where they are set, as ``<name> <text>`` with NUL after each
+        The list is each URI without user, tokens and signatures, then ``branch``, ``shell``, ``fetcher`` and those
+        fetchers below ``_LANG`` (by language) that may bring it, as ``<name> <text>`` with NUL after each
         (SCHEMA.md, "Refs").
         """
         if self._source_id is None:
@@ -305,7 +305,13 @@ class Dataset:
         languages = self.table.get("_LANG")
         fetchers = [self.table.get("fetcher")]
         if isinstance(languages, Mapping):
-            fetchers += [each.get("fetcher") for _, each in sorted(languages.items()) if isinstance(each, Mapping)]
+            # Those of other languages are no source where there is another (SCHEMA.md, "Fetch").
+            only_own = bool(self.uris or self.table.get("shell"))
+            fetchers += [
+                each.get("fetcher")
+                for language, each in sorted(languages.items())
+                if isinstance(each, Mapping) and (language == "python" or not only_own)
+            ]
         for fetcher in filter(None, fetchers):
             import json
 
