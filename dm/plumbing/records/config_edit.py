@@ -109,8 +109,9 @@ def edit_config(
     """Apply a change of `plan_change` to the checkout's (``local``) or the user's (``global``) config file.
 
     The file and its folder are made when missing; several editors at once lose nothing. Returns whether anything
-    changed. Raises `Malformed` for a file that is not TOML, `MachineFailed`, and `UsageError` for ``local`` without a
-    project. After a crash the old file is there or the new one.
+    changed. Raises `Malformed` for a file that is not TOML, `MachineFailed`, `UsageError` for ``local`` without a
+    project, and `Refused` for a local file that is a link out of it. After a crash the old file is there or the new
+    one.
     """
     if scope == "local":
         if project_root is None:
@@ -134,7 +135,8 @@ def edit_config(
         return Rewrite(found[0], new.encode()) if new != text else None
 
     holder = f"{environment.process_id} {environment.host_name}"
-    rewrite_record([path], build, RewriteOptions(lock, f"'{path}'", holder, progress=progress))
+    within = project_root if scope == "local" else None
+    rewrite_record([path], build, RewriteOptions(lock, f"'{path}'", holder, progress=progress, within=within))
     return changed[0]
 
 

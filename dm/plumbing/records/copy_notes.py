@@ -55,7 +55,7 @@ def merge_copy_notes(
     what is now held.
 
     Nothing is written when nothing changes; concurrent writers lose nothing. Raises `MachineFailed`, and `Refused` for
-    a path that is not UTF-8.
+    a path that is not UTF-8 and a link that leads out of the project.
     """
     from dm.plumbing.records.rewrite import Rewrite, RewriteOptions, rewrite_record
 
@@ -73,7 +73,7 @@ def merge_copy_notes(
 
     path = project_root / COPY_NOTES_NAME
     lock = ensure_private_folder(project_root) / "dm.lock"
-    rewrite_record([path], build, RewriteOptions(lock, f"'{path}'", holder, False, progress))
+    rewrite_record([path], build, RewriteOptions(lock, f"'{path}'", holder, False, progress, within=project_root))
     return result[0]
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dm.errors import MachineFailed
+from dm.errors import MachineFailed, Refused
 from dm.plumbing.fs.lock import DocumentLock
-from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import replace, write_file
 from dm.plumbing.fs.temporary import temporary_name
 from dm.plumbing.records.record_file import RecordFile, read_record
@@ -35,7 +35,8 @@ class Rewrite(NamedTuple):
 
 class RewriteOptions(NamedTuple):
     """How a record is rewritten: ``lock`` the lock's file, ``describe`` for those who wait, ``holder`` the text that
-    the waiting are shown (``<pid> <hostname>``), ``durable`` whether it survives a power cut.
+    the waiting are shown (``<pid> <hostname>``), ``durable`` whether it survives a power cut. ``within`` is the project
+    that the record belongs to, out of which no link may lead: a clone may have brought it along.
     """
 
     lock: Path
@@ -43,6 +44,7 @@ class RewriteOptions(NamedTuple):
     holder: str | None = None
     durable: bool = True
     progress: Progress = SILENT
+    within: Path | None = None
 
 
 def rewrite_record(
@@ -53,7 +55,8 @@ def rewrite_record(
     """Read ``paths``, let ``build`` say what is to lie there (None: it is right as it is), and put it in place.
 
     ``build`` may be called several times. A crash leaves the old record or the new one; between rename and removal
-    both, whose union is the new one. Raises `MachineFailed` and what ``build`` raises.
+    both, whose union is the new one. Raises `MachineFailed`, what ``build`` raises, and `Refused` for a link that leads
+    out of the project that the record belongs to.
     """
     with DocumentLock(options.lock, progress=options.progress, describe=options.describe, holder=options.holder):
         for _ in range(_ATTEMPTS):
@@ -71,7 +74,7 @@ def rewrite_record(
 def _put_in_place(found: list[RecordFile], wanted: Rewrite, options: RewriteOptions) -> bool:
     target = wanted.target.path
     if os.path.islink(target):
-        target = Path(os.path.realpath(target))
+        target = _follow(target, options.within)
     staged = target.with_name(temporary_name())
     write_file(staged, wanted.data, durable=options.durable, like=wanted.target.status)
     try:
@@ -89,6 +92,17 @@ def _put_in_place(found: list[RecordFile], wanted: Rewrite, options: RewriteOpti
             except FileNotFoundError:
                 continue
     return True
+
+
+def _follow(link: Path, within: Path | None) -> Path:
+    target = Path(os.path.realpath(link))
+    if within is not None and not target.is_relative_to(os.path.realpath(within)):
+        raise Refused(
+            f"'{display_path(link)}' is a link that leads out of the project, to '{display_path(target)}'",
+            hint="remove it: dm makes a file in its place",
+            code="place-untrusted",
+        )
+    return target
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

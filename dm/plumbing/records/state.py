@@ -124,8 +124,8 @@ def merge_state(
     places hold a state the union goes to the first and the second is removed. Nothing is written when nothing changes.
     Concurrent writers lose nothing. ``holder`` is what those who wait are shown.
 
-    Raises as `read_state` does, and `Refused` for text that is not UTF-8. After a crash the old state is there or the
-    new one.
+    Raises as `read_state` does, and `Refused` for text that is not UTF-8 and for a link that leads out of the project.
+    After a crash the old state is there or the new one.
     """
     from dm.plumbing.records.rewrite import Rewrite, RewriteOptions, rewrite_record
 
@@ -145,7 +145,8 @@ def merge_state(
         return Rewrite(target, encode_state(new), [beside.path] if len(present) == 2 else [])
 
     describe = f"the state of '{project_root}'"
-    options = RewriteOptions(ensure_private_folder(project_root) / "state.lock", describe, holder, durable, progress)
+    lock = ensure_private_folder(project_root) / "state.lock"
+    options = RewriteOptions(lock, describe, holder, durable, progress, within=project_root)
     rewrite_record([*list_state_paths(project_root), project_root / LEGACY_NAME], build, options)
     return result[0]
 

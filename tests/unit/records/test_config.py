@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dm.environment import Environment
-from dm.errors import MachineFailed, Malformed, NotFound, UsageError
+from dm.errors import MachineFailed, Malformed, NotFound, Refused, UsageError
 from dm.plumbing.records.config import ProjectFiles, read_config
 from dm.plumbing.records.config_edit import (
     check_setting_name,
@@ -122,6 +122,17 @@ def test_the_first_setting_makes_the_file_and_its_folder(tmp_path: Path) -> None
     }
     assert edit_config("local", tmp_path, environment, plan_change("datasets_pools", [], host=None))
     assert (tmp_path / ".datamanifest" / "config.toml").read_text() == "datasets_pools = []\n"
+
+
+def test_a_checkouts_config_that_is_a_link_out_of_the_project_is_not_written(tmp_path: Path) -> None:
+    root, own = tmp_path / "project", tmp_path / "own.toml"
+    (root / ".datamanifest").mkdir(parents=True)
+    (root / ".datamanifest" / "config.toml").symlink_to(own)
+    own.write_text("# mine\n")
+    environment = Environment({"XDG_CONFIG_HOME": str(tmp_path)}, tmp_path, root, "host", 1)
+    with pytest.raises(Refused, match="is a link that leads out of the project, to "):
+        edit_config("local", root, environment, plan_change("data", "/new", host=None))
+    assert "# mine\n" == own.read_text()
 
 
 def test_a_change_of_a_manifest_goes_to_its_storage_table() -> None:

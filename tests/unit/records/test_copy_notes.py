@@ -72,3 +72,12 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         merge_copy_notes(tmp_path, {tmp_path / "d\udcff": LINE})
     assert caught.value.message == "cannot record 'd\\udcff': it is not UTF-8"
+
+
+def test_a_link_that_leads_out_of_the_project_is_not_written_through(tmp_path: Path) -> None:
+    root, profile = tmp_path / "project", tmp_path / "profile"
+    (root / ".datamanifest").mkdir(parents=True)
+    (root / ".datamanifest" / "dm.toml").symlink_to(profile)
+    with pytest.raises(Refused, match="is a link that leads out of the project, to "):
+        merge_copy_notes(root, {root / "a": LINE})
+    assert not profile.exists()

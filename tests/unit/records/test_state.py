@@ -188,6 +188,28 @@ def test_the_mode_of_the_file_is_kept_and_a_link_is_followed(tmp_path: Path) -> 
     assert read_state(tmp_path).datasets == {"a": Record("x")}
 
 
+@pytest.mark.parametrize(
+    ("name", "is_there"),
+    [(".datamanifest-state.toml", True), (".datamanifest-state.toml", False), (".datamanifest/state.toml", True)],
+)
+def test_a_link_that_leads_out_of_the_project_is_not_written_through(
+    tmp_path: Path, name: str, is_there: bool
+) -> None:
+    # A clone may bring one along, to a file that a shell of the user's would run.
+    root, profile = tmp_path / "project", tmp_path / "profile"
+    (root / ".datamanifest").mkdir(parents=True)
+    (root / name).symlink_to(profile)
+    if is_there:
+        profile.write_text("# mine\n")
+    with pytest.raises(Refused) as caught:
+        merge_state(root, {"$(touch evil)": Record("x")})
+    assert f"'{root / name}' is a link that leads out of the project, to '{profile}'" == caught.value.message
+    assert (6, "place-untrusted") == (caught.value.exit_status, caught.value.code)
+    assert "remove it: dm makes a file in its place" == caught.value.hint
+    assert (["profile", "project"] if is_there else ["project"]) == sorted(os.listdir(tmp_path))
+    assert not is_there or profile.read_text() == "# mine\n"
+
+
 @pytest.mark.parametrize("schema", ["6", "99", '"5"', "0", "true"])
 def test_a_state_of_an_unknown_schema_is_refused_and_not_overwritten(tmp_path: Path, schema: str) -> None:
     path = tmp_path / ".datamanifest-state.toml"
