@@ -54,6 +54,8 @@ class TrustedRoots:
         roots.pop(Path("/"), None)
         self._roots = [str(root) for root in roots]
         self._project_root = project_root
+        # What is believed without reading the data: the stat cache.
+        self._own = str(user.environment.user_cache_dir / "datamanifest" / "stat-v")
 
     def find_reason(self, location: Location, resolve: Callable[[str], str]) -> str | None:
         """Why a location needs trust; None when it does not. ``resolve`` follows links."""
@@ -66,9 +68,15 @@ class TrustedRoots:
         real = resolve(path)
         if not any(_is_inside(real, resolve(root)) for root in self._roots):
             return _tell(culprit, path, real)
+        if self._is_own(real, resolve):
+            return f"{culprit.origin} puts it at '{printable(path)}', where dm keeps what it knows of files"
         # By its text the path is no tool's folder; where its links lead may be one.
         project_root = None if self._project_root is None else Path(resolve(str(self._project_root)))
         return None if find_foreign_folder(real, project_root) is None else _tell(culprit, path, real)
+
+    def _is_own(self, real: str, resolve: Callable[[str], str]) -> bool:
+        folder, _, start = self._own.rpartition("/")
+        return real.casefold().startswith(f"{resolve(folder)}/{start}".casefold())
 
 
 def follow_links(path: str) -> str:

@@ -598,6 +598,17 @@ def test_a_place_outside_that_comes_with_a_clone_needs_trust(
     assert reason == f"{origin} puts it at '{path}': not in the project nor in a folder that you name"
 
 
+@pytest.mark.parametrize(
+    "path", ["$cache/stat-v1.db", "$cache/STAT-V1.db-wal", "$user_cache_dir/datamanifest/stat-v2.db"]
+)
+def test_the_stat_cache_which_vouches_for_files_is_no_place_for_a_clones_data(path: str) -> None:
+    places = make_places("")
+    location = places.locate(Entry(storage_path=path))
+    reason = places.untrusted_place(location, resolve=untouched)
+    told = f"puts it at '{location.path}', where dm keeps what it knows of files"
+    assert reason == f'/p/proj/datamanifest.toml ["sst"] storage_path {told}'
+
+
 def test_a_link_that_leads_out_of_the_project_needs_trust(tmp_path: Path) -> None:
     project, outside = tmp_path / "proj", tmp_path / "outside"
     (project / ".git").mkdir(parents=True)
