@@ -212,7 +212,7 @@ def _run_shell(job: Job, template: str, path: Path, permission: Permission) -> N
     finished = run_command(
         words,
         folder=project.root,
-        variables=project.environment.variables,
+        variables=_list_surroundings(job),
         should_stop=job.shared.should_stop,
         take_line=_make_listener(job),
     )
@@ -241,7 +241,7 @@ def _run_foreign(job: Job, language: str, binding: Binding, path: Path, permissi
             download_path=path,
             context=_make_context(job, path),
             project_root=project.root,
-            variables=project.environment.variables,
+            variables=_list_surroundings(job),
             should_stop=job.shared.should_stop,
             take_line=_make_listener(job),
             permission=permission,
@@ -254,7 +254,7 @@ def _run_foreign(job: Job, language: str, binding: Binding, path: Path, permissi
 def _run_peer(job: Job, peer: Sequence[str], path: Path, permission: Permission) -> Path:
     from dm.plumbing.transport.peer_cli import fetch_by_peer
 
-    dataset, project, manifest = job.dataset, job.project, job.project.manifest.path
+    dataset, manifest = job.dataset, job.project.manifest.path
     assert manifest is not None
     folder = path.with_name("peer")
     ensure_folder(folder)
@@ -265,7 +265,7 @@ def _run_peer(job: Job, peer: Sequence[str], path: Path, permission: Permission)
             key=dataset.landing,
             manifest=manifest,
             folder=folder,
-            variables=project.environment.variables,
+            variables=_list_surroundings(job),
             should_stop=job.shared.should_stop,
             take_line=_make_listener(job),
             permission=permission,
@@ -278,6 +278,17 @@ def _run_peer(job: Job, peer: Sequence[str], path: Path, permission: Permission)
 def _list_variables(job: Job, path: Path) -> dict[str, str]:
     """The variables of explicit calls and of ``shell`` (SCHEMA.md, "Bindings")."""
     return {"download_path": os.fspath(path), **list_variables(job.dataset, job.project.root)}
+
+
+def _list_surroundings(job: Job) -> dict[str, str]:
+    """The environment of a program that code of the manifest starts: the user's own.
+
+    Python is told to keep bytecode in the user's cache: a clone's own ``__pycache__`` may hold what no source there
+    says, and what nobody saw when the manifest was allowed.
+    """
+    environment = job.project.environment
+    cache = environment.user_cache_dir / "datamanifest" / ".python"
+    return {"PYTHONPYCACHEPREFIX": os.fspath(cache), **environment.variables}
 
 
 def _make_context(job: Job, path: Path) -> dict[str, object]:

@@ -91,6 +91,26 @@ def test_a_shell_command_makes_a_dataset_that_is_pinned_and_not_made_again(
     assert [] == list_litter(home, project)
 
 
+def test_bytecode_that_came_with_a_clone_is_not_run(ask: Ask, project: Path, home: Home) -> None:
+    import importlib.util
+    import py_compile
+
+    (project / "pkg").mkdir()
+    source = project / "pkg" / "get.py"
+    source.write_text("import sys\nopen(sys.argv[1], 'w').write('hidden')\n")
+    # Of the kind that Python runs without a look at the source beside it (PEP 552).
+    bytecode = importlib.util.cache_from_source(os.fspath(source))
+    py_compile.compile(
+        os.fspath(source), bytecode, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH, doraise=True
+    )
+    source.write_text("import sys\nopen(sys.argv[1], 'w').write('as allowed')\n")
+    (project / "pkg" / "run.py").write_text("import pkg.get\n")
+    write_manifest(project, f'[a]\nkey = "a.txt"\nshell = "{sys.executable} -m pkg.run $download_path"\n')
+    answer = ask("fetch", "a", env=TRUSTED)
+    assert "as allowed" == Path(answer.only["path"]).read_text()
+    assert ["get.py", "run.py"] == sorted(path.name for path in (project / "pkg").glob("*.py"))
+
+
 def test_without_trust_nothing_runs_and_plain_uris_are_fetched(
     ask: Ask, project: Path, home: Home, make: str, http_server: HttpServer
 ) -> None:

@@ -20,6 +20,9 @@ from dm.values import printable
 #: Folders below a project that other tools, or `dm` itself, obey.
 _FOREIGN_FOLDERS = frozenset((".git", ".hg", ".datamanifest"))
 
+#: How names in the user's cache folder begin whose content is believed, or run: the stat cache, bytecode of Python.
+_OWN_STARTS = ("stat-v", ".python")
+
 
 def find_foreign_folder(path: str, project_root: Path | None) -> str | None:
     """Why nothing may be kept at ``path``, by its text alone; None when it may."""
@@ -54,8 +57,7 @@ class TrustedRoots:
         roots.pop(Path("/"), None)
         self._roots = [str(root) for root in roots]
         self._project_root = project_root
-        # What is believed without reading the data: the stat cache.
-        self._own = str(user.environment.user_cache_dir / "datamanifest" / "stat-v")
+        self._own_folder = str(user.environment.user_cache_dir / "datamanifest")
 
     def find_reason(self, location: Location, resolve: Callable[[str], str]) -> str | None:
         """Why a location needs trust; None when it does not. ``resolve`` follows links."""
@@ -69,14 +71,14 @@ class TrustedRoots:
         if not any(_is_inside(real, resolve(root)) for root in self._roots):
             return _tell(culprit, path, real)
         if self._is_own(real, resolve):
-            return f"{culprit.origin} puts it at '{printable(path)}', where dm keeps what it knows of files"
+            return f"{culprit.origin} puts it at '{printable(path)}', where dm keeps what it believes unread"
         # By its text the path is no tool's folder; where its links lead may be one.
         project_root = None if self._project_root is None else Path(resolve(str(self._project_root)))
         return None if find_foreign_folder(real, project_root) is None else _tell(culprit, path, real)
 
     def _is_own(self, real: str, resolve: Callable[[str], str]) -> bool:
-        folder, _, start = self._own.rpartition("/")
-        return real.casefold().startswith(f"{resolve(folder)}/{start}".casefold())
+        folder = resolve(self._own_folder).casefold()
+        return real.casefold().startswith(tuple(f"{folder}/{start}" for start in _OWN_STARTS))
 
 
 def follow_links(path: str) -> str:

@@ -599,13 +599,14 @@ def test_a_place_outside_that_comes_with_a_clone_needs_trust(
 
 
 @pytest.mark.parametrize(
-    "path", ["$cache/stat-v1.db", "$cache/STAT-V1.db-wal", "$user_cache_dir/datamanifest/stat-v2.db"]
+    "path",
+    ["$cache/stat-v1.db", "$cache/STAT-V1.db-wal", "$user_cache_dir/datamanifest/stat-v2.db", "$cache/.python/x.pyc"],
 )
-def test_the_stat_cache_which_vouches_for_files_is_no_place_for_a_clones_data(path: str) -> None:
+def test_caches_that_are_believed_or_run_are_no_place_for_a_clones_data(path: str) -> None:
     places = make_places("")
     location = places.locate(Entry(storage_path=path))
     reason = places.untrusted_place(location, resolve=untouched)
-    told = f"puts it at '{location.path}', where dm keeps what it knows of files"
+    told = f"puts it at '{location.path}', where dm keeps what it believes unread"
     assert reason == f'/p/proj/datamanifest.toml ["sst"] storage_path {told}'
 
 
