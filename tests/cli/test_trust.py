@@ -76,7 +76,9 @@ def test_a_manifest_that_runs_nothing_asks_nothing(ask: Ask, project: Path, home
     assert [] == find_records(home)
 
 
-def test_without_a_terminal_it_shows_everything_and_refuses(run_dm: RunDm, project: Path, home: Home) -> None:
+def test_without_a_terminal_it_shows_everything_and_refuses(
+    run_dm: RunDm, ask: Ask, project: Path, home: Home
+) -> None:
     (project / "get.py").write_text("x")
     write_manifest(project, '[a]\nkey = "a"\nshell = "python get.py"\n')
     done = run_dm("trust")
@@ -87,7 +89,28 @@ def test_without_a_terminal_it_shows_everything_and_refuses(run_dm: RunDm, proje
         "dm: error: 'datamanifest.toml' is not trusted, and there is no terminal to ask on\n"
         "hint: dm trust --show shows what it would run, dm trust --yes allows it\n"
     ) == done.stderr
+    answer = ask("trust")
+    assert (6, "untrusted", "new") == (answer.status, answer.only["code"], answer.document["trust"]["state"])
+    assert ["shell", "files", "file"] == list(dict.fromkeys(each["kind"] for each in answer.document["trust"]["added"]))
     assert [] == find_records(home)
+
+
+def test_many_refusals_say_the_way_out_once(run_dm: RunDm, project: Path) -> None:
+    write_manifest(project, '[a]\nkey = "a"\nshell = "ls"\n[b]\nkey = "b"\nshell = "ls"\n')
+    lines = run_dm("fetch").stderr.splitlines()
+    assert (2, 1) == tuple(sum(line.startswith(word) for line in lines) for word in ("dm: error: ", "hint: "))
+
+
+def test_changes_of_one_kind_stand_below_one_heading(run_dm: RunDm, project: Path) -> None:
+    text = '[a]\nkey = "a"\nshell = "ls a"\n[b]\nkey = "b"\nshell = "ls b"\n'
+    write_manifest(project, text)
+    run_dm("trust", "--yes")
+    write_manifest(project, text.replace("ls ", "ls -l "))
+    assert (
+        "  changed: commands\n"
+        "      a\n        was ls a\n        now ls -l a\n"
+        "      b\n        was ls b\n        now ls -l b\n"
+    ) in run_dm("trust").stdout
 
 
 def test_show_says_the_same_and_is_exit_0(run_dm: RunDm, ask: Ask, project: Path, home: Home) -> None:
@@ -132,9 +155,9 @@ def test_the_next_question_is_about_the_difference(run_dm: RunDm, ask: Ask, proj
         "  new: commands\n      new: ls new\n",
         "  changed: commands\n      c\n        was ls c\n        now ls d\n",
         "  gone: commands\n      old: ls old\n",
-        "  new: each of them\n      pkg/c.py: blake3:",
-        "  changed: each of them\n      pkg/a.py\n        was blake3:",
-        "  gone: each of them\n      pkg/b.py: blake3:",
+        "  new: their contents\n      pkg/c.py: blake3:",
+        "  changed: their contents\n      pkg/a.py\n        was blake3:",
+        "  gone: their contents\n      pkg/b.py: blake3:",
         " more as allowed (dm trust --show lists them)\n",
     ):
         assert lines in done.stdout, done.stdout
@@ -166,7 +189,7 @@ def test_contradicting_options_are_wrong_usage(run_dm: RunDm, project: Path, wor
 def test_with_json_nothing_is_asked(ask: Ask, project: Path) -> None:
     write_manifest(project, SHELL)
     answer = ask("trust")
-    assert (6, "untrusted") == (answer.status, answer.document["error"]["code"])
+    assert (6, "untrusted") == (answer.status, answer.only["code"])
 
 
 HIDING = [

@@ -54,6 +54,7 @@ class Session:
         self.json = False
         self.exit_status = 0
         self.answered = False
+        self._last_hint: str | None = None
 
     def listen(
         self, *, quiet: bool = False, verbose: int = 0, no_progress: bool = False, color: str | None = None
@@ -120,10 +121,14 @@ class Session:
             write_document(self.command, (), exit_status=exit_status, error=error)
 
     def say_error(self, message: str, hint: str | None = None) -> None:
-        """``dm: error: …`` and, where there is a way out, ``hint: …``, on stderr."""
+        """``dm: error: …`` and, where there is a way out, ``hint: …``, on stderr.
+
+        A hint that the error before had too is not said again.
+        """
         say(f"dm: error: {printable(message)}")
-        if hint:
+        if hint and hint != self._last_hint:
             say(f"hint: {printable(hint)}")
+        self._last_hint = hint
 
     def note(self, text: str) -> None:
         """One line on stderr, unless ``--quiet``."""

@@ -44,7 +44,7 @@ KINDS: Mapping[str, str] = {
     "code": "more that names code",
     "place": "places outside the project",
     "files": "files that this code comes from",
-    "file": "each of them",
+    "file": "their contents",
 }
 #: Formats whose loading runs code that the data holds.
 PICKLE_FORMATS = frozenset(("pickle", "pkl"))

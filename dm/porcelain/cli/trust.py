@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from dm.errors import Refused, UsageError
 from dm.plumbing.cli.frame import Session, command
-from dm.values import Outcome, printable
+from dm.values import Outcome, fail, printable
 
 if TYPE_CHECKING:
     from dm.plumbing.records.trust_parts import Part
@@ -53,6 +53,10 @@ def COMMAND(session: Session, yes: bool, show: bool, revoke: bool) -> None:  # n
     if show:
         _finish(session, Outcome(name, "unchanged", path=seen.manifest, message=_describe_state(seen)), seen)
         return
+    if session.json and not yes:
+        error = _refuse_to_ask(name)
+        _finish(session, fail(name, error)._replace(path=seen.manifest), seen)
+        return
     if not yes and not _ask(session, seen):
         raise Refused(f"'{name}' is not trusted: nothing of it runs", code="untrusted")
     verb.allow(project, seen)
@@ -61,16 +65,20 @@ def COMMAND(session: Session, yes: bool, show: bool, revoke: bool) -> None:  # n
 
 def _ask(session: Session, seen: Review) -> bool:
     """The user's answer at the terminal. Raises `Refused` where nobody has seen the question, or can answer it."""
-    if session.json or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
-        raise Refused(
-            f"'{seen.manifest.name}' is not trusted, and there is no terminal to ask on",
-            hint="dm trust --show shows what it would run, dm trust --yes allows it",
-            code="untrusted",
-        )
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise _refuse_to_ask(printable(seen.manifest.name))
     _forget_typed_ahead()
     sys.stderr.write(f"\nMay this manifest do so on this machine: {_count(seen.parts)}? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _refuse_to_ask(name: str) -> Refused:
+    return Refused(
+        f"'{name}' is not trusted, and there is no terminal to ask on",
+        hint="dm trust --show shows what it would run, dm trust --yes allows it",
+        code="untrusted",
+    )
 
 
 def _forget_typed_ahead() -> None:
@@ -115,8 +123,7 @@ def _draw(seen: Review, *, whole: bool) -> None:
     if comparison is not None and seen.state == "changed":
         lines.append(f"{reveal(str(seen.manifest))} has changed since you allowed it:")
         lines += _draw_parts(comparison.added, "  new: ")
-        for part, was in comparison.changed:
-            lines += _draw_parts([part], "  changed: ", was=was)
+        lines += _draw_parts((part for part, _ in comparison.changed), "  changed: ", was=dict(comparison.changed))
         lines += _draw_parts(comparison.removed, "  gone: ")
         rest = len(seen.parts) - len(comparison.added) - len(comparison.changed)
         if rest and not whole:
@@ -124,7 +131,8 @@ def _draw(seen: Review, *, whole: bool) -> None:
     write_records(lines)
 
 
-def _draw_parts(parts: Iterable[Part], indent: str, *, was: str | None = None) -> Iterator[str]:
+def _draw_parts(parts: Iterable[Part], indent: str, *, was: Mapping[Part, str] | None = None) -> Iterator[str]:
+    """Below a heading for each kind the parts; with ``was`` what each was and is now."""
     from dm.plumbing.records.trust_parts import KINDS
 
     heading = None
@@ -136,7 +144,7 @@ def _draw_parts(parts: Iterable[Part], indent: str, *, was: str | None = None) -
             yield f"      {reveal(part.name)}: {reveal(part.text)}"
         else:
             yield f"      {reveal(part.name)}"
-            yield f"        was {reveal(was)}"
+            yield f"        was {reveal(was[part])}"
             yield f"        now {reveal(part.text)}"
 
 
