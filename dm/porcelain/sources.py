@@ -74,7 +74,7 @@ def _obtain_by_uri(job: Job) -> Staged:
 
 def _refuse_no_source(dataset: Dataset) -> SourceFailed:
     return SourceFailed(
-        f"there is nothing to fetch '{dataset.name}' from: it has no 'uri'",
-        hint=f"add a 'uri' to it, or put the data where dm resolve-path {quote_word(dataset.name)} points",
+        f"there is nothing to fetch '{dataset.name}' from: it has no 'uri', 'shell' or 'fetcher'",
+        hint=f"give it one of them, or put the data where dm resolve-path {quote_word(dataset.name)} points",
         code="no-source",
     )

@@ -201,6 +201,7 @@ def test_a_name_that_is_taken_is_not_taken_over(
     before = path.read_bytes()
     assert "'a' is declared already" in assert_one_error(run_dm("add", first, "--name", "a"), 6)
     assert "the name 'a' stands for other data" in assert_one_error(run_dm("add", second, "--name", "a"), 6)
+    assert f"choose another with --name for '{second}'" == ask("add", second, "--name", "a").only["hint"]
     assert before == path.read_bytes() and 0 == http_server.count("/b.txt")
     assert 0 == ask("add", second, "--name", "a", "--overwrite").status
     assert {"uri": second, "checksum": f"sha256:{sha256_of(b'b')}"} == read_toml(path)["a"]
@@ -346,7 +347,7 @@ def test_without_checksum_the_copy_stands_alone(ask: Ask, project: Path, home: H
 
 def test_nothing_to_fetch_from_is_exit_5(run_dm: RunDm, project: Path) -> None:
     write_manifest(project, '[a]\nkey = "x/y"\n')
-    assert "it has no 'uri'" in assert_one_error(run_dm("fetch"), 5)
+    assert "it has no 'uri', 'shell' or 'fetcher'" in assert_one_error(run_dm("fetch"), 5)
 
 
 def test_an_unknown_scheme_is_never_skipped(run_dm: RunDm, project: Path) -> None:

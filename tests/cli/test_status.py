@@ -145,7 +145,7 @@ def test_clean_and_skipped_need_nothing(place: Place, ask: Ask, run_dm: RunDm) -
     assert ["clean", "skipped"] == [each["state"] for each in outcomes]
     assert all("hint" not in each for each in outcomes)
     done = run_dm("status", "--exit-code")
-    assert (0, "2 datasets, all clean") == (done.returncode, done.stdout.splitlines()[-1])
+    assert (0, "2 datasets: 1 clean, 1 skipped") == (done.returncode, done.stdout.splitlines()[-1])
 
 
 def test_status_shows_what_is_off_and_counts_the_rest(run_dm: RunDm, project: Path, http_server: HttpServer) -> None:

@@ -101,6 +101,10 @@ def find_fetcher(uri: str, fetchers: Fetchers) -> Fetcher:
         raise SourceFailed(message, hint=f"known are {known}; a file of this machine is file:///…", code="no-scheme")
     fetcher = fetchers.get(scheme)
     if fetcher is None:
+        from difflib import get_close_matches
+
         message = f"cannot fetch '{describe_uri(uri)}': no transport for '{scheme}'"
-        raise SourceFailed(message, hint=f"known are {known}", code="unknown-scheme")
+        near = get_close_matches(scheme, fetchers.schemes, n=1, cutoff=0.75)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {known}"
+        raise SourceFailed(message, hint=hint, code="unknown-scheme")
     return fetcher

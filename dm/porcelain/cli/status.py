@@ -49,7 +49,7 @@ def _summarise(states: list[str]) -> str:
     if not states:
         return "no datasets declared (dm add URI declares one)"
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
-    if set(counts) <= {"clean", "skipped"}:
+    if set(counts) == {"clean"}:
         return f"{len(states)} datasets, all clean" if len(states) != 1 else "1 dataset, clean"
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
     return f"{len(states)} datasets: {told}" if len(states) != 1 else f"1 dataset: {told}"

@@ -13,6 +13,7 @@ from dm.errors import ContentMismatch, DmError, Malformed, NotFound, Refused, Us
 from dm.plumbing.records.key import suggest_name
 from dm.plumbing.records.state import Record, make_storage_path
 from dm.plumbing.store.measure import measure_checksum, measure_copy
+from dm.plumbing.transport.address import describe_uri
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.project import Project
 from dm.porcelain.record_entries import Choice, Entry, is_record, make_entries, read_record
@@ -310,9 +311,9 @@ def _refuse_taken_name(manifest: Manifest, name: str, table: Mapping[str, object
             hint=f"dm fetch {shlex.quote(name)} makes it be here; --overwrite declares it anew",
             code="name-taken",
         )
-    raise Refused(
-        f"the name '{name}' stands for other data already", hint="choose another with --name", code="name-taken"
-    )
+    said = table.get("uri") or table.get("storage_path")  # of several sources in a call, which one it was
+    hint = "choose another with --name" + (f" for '{describe_uri(said)}'" if isinstance(said, str) else "")
+    raise Refused(f"the name '{name}' stands for other data already", hint=hint, code="name-taken")
 
 
 def _fetch_all(scratch: Project, entries: Sequence[Entry]) -> tuple[list[Outcome], Mapping[str, Mapping[str, str]]]:

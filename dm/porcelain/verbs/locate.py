@@ -22,7 +22,8 @@ def find_path(project: Project, identifier: str) -> Path:
     """
     dataset = project.manifest.find(identifier)
     if dataset.lazy_access:
-        raise NotFound(f"'{dataset.name}' has no path: it is opened in place (lazy_access)", code="lazy-access")
+        message = f"'{dataset.name}' has no path: it is opened in place (lazy_access)"
+        raise NotFound(message, hint=f"dm.load({dataset.name!r}) in Python opens it", code="lazy-access")
     project.look_anew()
     candidate = find_known_copy(project, dataset)
     if candidate is None:

@@ -205,6 +205,7 @@ def test_what_was_read_from_an_open_file_does_not_lie_in_memory_that_is_free(tmp
 
 def test_a_raster_in_place_is_read_piece_by_piece(tmp_path: Path) -> None:
     import numpy
+    import rioxarray  # noqa: F401 - makes `.rio`
     import xarray
 
     numbers = numpy.random.default_rng(0).random((1, 512, 512))
@@ -395,6 +396,12 @@ def test_broken_data_is_told_with_file_format_and_library(tmp_path: Path, name: 
     assert type(error.__cause__).__name__ in str(error)
     assert "\n" not in str(error)
     assert "dm verify tells whether its bytes are right; another 'format' or 'loader' reads it otherwise" == error.hint
+
+
+def test_of_broken_data_in_place_no_digest_is_spoken_of() -> None:
+    with pytest.raises(SourceFailed) as caught:
+        the_loader("json").load(io.BytesIO(b"{"), label="https://e.x/a.json")
+    assert "another 'format' or 'loader' reads it otherwise" == caught.value.hint
 
 
 def test_an_empty_file_is_broken_data(tmp_path: Path) -> None:

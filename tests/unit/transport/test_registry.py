@@ -62,6 +62,14 @@ def test_an_unknown_scheme_is_named_with_those_that_are_known(
     )
 
 
+@pytest.mark.parametrize(("scheme", "near"), [("htps", "https"), ("giit", "git"), ("sftp", None)])
+def test_a_slip_in_a_scheme_is_told_with_the_nearest(tmp_path: Path, scheme: str, near: str | None) -> None:
+    with Fetchers(make_environment(tmp_path)) as fetchers, pytest.raises(SourceFailed) as caught:
+        find_fetcher(f"{scheme}://h/x", fetchers)
+    expected = f"did you mean '{near}'?" if near else f"known are {', '.join(fetchers.schemes)}"
+    assert expected == caught.value.hint
+
+
 @pytest.mark.parametrize("uri", ["data.csv", "/data.csv", "", "1http://x", "a b:c"])
 def test_a_uri_without_a_scheme_is_an_error(tmp_path: Path, uri: str) -> None:
     with Fetchers(make_environment(tmp_path)) as fetchers, pytest.raises(SourceFailed) as caught:

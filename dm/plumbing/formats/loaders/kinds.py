@@ -67,9 +67,12 @@ class Loader(NamedTuple):
         except Exception as error:
             if isinstance(source, Path) and isinstance(error, OSError) and error.errno in _MACHINE_FAULTS:
                 raise machine_failed(error, "load", source) from error
+            way_out = "another 'format' or 'loader' reads it otherwise"
+            if isinstance(source, Path):  # what is opened in place has no digest to be held against
+                way_out = f"dm verify tells whether its bytes are right; {way_out}"
             raise SourceFailed(
                 f"cannot load '{shown}' as {self.format} ({self.how}): {describe_error(error)}",
-                hint="dm verify tells whether its bytes are right; another 'format' or 'loader' reads it otherwise",
+                hint=way_out,
                 code="load-failed",
             ) from error
 
