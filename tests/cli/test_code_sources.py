@@ -205,7 +205,7 @@ def test_a_command_that_fails_is_told_with_its_last_words(run_dm: RunDm, project
         ),
         ("ln -s /etc/passwd $download_path", 6, "special-file", "cannot take in what the code of 'a' left at its path"),
         ("mkfifo $download_path", 6, "special-file", "cannot take in what the code of 'a' left at its path"),
-        ("sh -c 'mkdir $0 && ln -s ../../x $0/y' $download_path", 6, "link-leaves", "cannot take in 'a': the link 'y' leads out of it"),
+        ("sh -c 'mkdir $0 && ln -s ../../x $0/y' $download_path", 6, "link-leaves", "the link 'y' leads out of it"),
         ("sh -c 'mkdir $0 && mkfifo $0/y' $download_path", 6, "special-file", "cannot take in "),
         ("sh -c 'kill -9 $$'", 5, "shell-failed", "cannot fetch 'a': its shell command 'sh' ended with signal 9"),
     ],
