@@ -37,10 +37,11 @@ from dm.progress import SILENT, Progress
 from dm.values import Digest
 
 if TYPE_CHECKING:
-    from dm.plumbing.fs.lock import CopyLock
+    from dm.plumbing.fs.lock import CopyLock, FileLock
     from dm.plumbing.store.checkout import Built, Checkout, Plan
     from dm.plumbing.store.ground import Ground
     from dm.plumbing.store.ingest import Ingest, Ingested
+    from dm.plumbing.store.prune import Pruned, Pruner, Unreached
     from dm.plumbing.store.publishing import Publication, Published
     from dm.plumbing.store.statcache import StatCache
     from dm.plumbing.store.workspace import Workspace
@@ -386,10 +387,11 @@ class DiskStore:
                 size_bytes, files = _count(copy, is_folder=is_folder)
             marked = refuse_foreign_marker(copy, is_folder=is_folder)
             self._layout.prepare()
-            if "reflink" in self.ground().rungs and not self.has(digest):
-                self.ingest(copy)
-            ref = Ref(digest, size_bytes, files, format_time(read_clock_ns()), source_id)
-            self.write_ref(name, ref)
+            with self._unpruned():
+                if "reflink" in self.ground().rungs and not self.has(digest):
+                    self.ingest(copy)
+                ref = Ref(digest, size_bytes, files, format_time(read_clock_ns()), source_id)
+                self.write_ref(name, ref)
             if not marked:
                 put_marker(copy, is_folder=is_folder)
         return ref
@@ -479,6 +481,20 @@ class DiskStore:
 
         return set_aside(self._layout, path, note)
 
+    def find_unreached(
+        self, *, before_ns: int, quarantine: bool = False, gone: bool = False
+    ) -> list[Unreached]:
+        """What may be removed: objects that no ref reaches, and leftovers, untouched since ``before_ns`` (by ctime).
+
+        With ``quarantine`` also what was put aside, with ``gone`` also refs whose copies are gone. Changes nothing.
+        Raises `Malformed` and `ContentMismatch` where refs or trees cannot be read: then nothing can be said.
+        """
+        return self._pruner().find(before_ns=before_ns, quarantine=quarantine, gone=gone)
+
+    def remove_unreached(self, items: Sequence[Unreached]) -> list[Pruned]:
+        """Remove what `find_unreached` found and what is still so, with nobody writing meanwhile; return what went."""
+        return self._pruner().remove(items)
+
     def ground(self) -> Ground:
         """What the file system under this store can do; tried out once."""
         if self._ground is None:
@@ -496,15 +512,19 @@ class DiskStore:
             self._ground = survey_ground(Path(workspace.folder), self.options.link)
         return self._ground
 
+    def _unpruned(self) -> FileLock:
+        """Held from ingest to ref: nothing is pruned meanwhile. Any number of threads and blocks may hold it."""
+        from dm.plumbing.fs.lock import SharedLock
+
+        return SharedLock(self._layout.format, progress=self._progress)
+
     @contextmanager
     def _work(self) -> Iterator[Workspace]:
-        from dm.plumbing.fs.lock import SharedLock
         from dm.plumbing.store.workspace import Workspace
 
         self._layout.prepare()
-        with SharedLock(self._layout.format, progress=self._progress):
-            with Workspace(self._layout) as workspace:
-                yield workspace
+        with self._unpruned(), Workspace(self._layout) as workspace:
+            yield workspace
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -512,9 +532,7 @@ class DiskStore:
         if not os.access(self._layout.format, os.W_OK):
             yield
             return
-        from dm.plumbing.fs.lock import SharedLock
-
-        with SharedLock(self._layout.format, progress=self._progress):
+        with self._unpruned():
             yield
 
     @contextmanager
@@ -543,6 +561,11 @@ class DiskStore:
             stat_cache=self.stat_cache,
             progress=progress,
         )
+
+    def _pruner(self) -> Pruner:
+        from dm.plumbing.store.prune import Pruner
+
+        return Pruner(self, self._layout, self._objects, progress=self._progress)
 
     def _checkout(self, progress: Progress) -> Checkout:
         from dm.plumbing.store.checkout import Checkout
