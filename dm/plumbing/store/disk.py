@@ -39,6 +39,7 @@ from dm.values import Digest
 if TYPE_CHECKING:
     from dm.plumbing.fs.lock import CopyLock, FileLock
     from dm.plumbing.store.checkout import Built, Checkout, Plan
+    from dm.plumbing.store.examine import Examiner
     from dm.plumbing.store.ground import Ground
     from dm.plumbing.store.ingest import Ingest, Ingested
     from dm.plumbing.store.prune import Pruned, Pruner, Unreached
@@ -494,6 +495,12 @@ class DiskStore:
     def remove_unreached(self, items: Sequence[Unreached]) -> list[Pruned]:
         """Remove what `find_unreached` found and what is still so, with nobody writing meanwhile; return what went."""
         return self._pruner().remove(items)
+
+    def examiner(self, *, progress: Progress | None = None) -> Examiner:
+        """Looks through the whole store: objects, refs, markers, leftovers. Changes nothing."""
+        from dm.plumbing.store.examine import Examiner
+
+        return Examiner(self._layout, progress=progress or self._progress)
 
     def ground(self) -> Ground:
         """What the file system under this store can do; tried out once."""
