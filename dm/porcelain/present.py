@@ -111,7 +111,7 @@ class Presence:
                 with nullcontext() if locked or copy.user_managed else self.project.lock_copy(copy):
                     if not locked:
                         standing = self._weigh_again(dataset, weighed)
-                    adopt(copy, dataset, standing)
+                    adopt(copy, dataset, standing.measured)
             if self.recorder.is_news(dataset, copy):
                 self._clear_leftovers(dataset, copy, locked=locked)
             self._note_present(dataset, copy, standing)

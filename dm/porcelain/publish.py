@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
     from dm.plumbing.store.measure import Measured
     from dm.porcelain.copies import Copy
-    from dm.porcelain.integrity import Standing
     from dm.porcelain.project import Project
     from dm.porcelain.staging import Staged
 
@@ -145,12 +144,11 @@ def _copy_with_modes(source: Path, target: Path) -> None:
             os.chmod(os.path.join(target, name) if name else target, mode)
 
 
-def adopt(copy: Copy, dataset: Dataset, standing: Standing) -> None:
+def adopt(copy: Copy, dataset: Dataset, measured: Measured) -> None:
     """Take over a copy whose bytes were just proven: ref and marker, where its place has such.
 
     The caller holds the copy's lock.
     """
-    measured = standing.measured
     if copy.store is not None:
         size_bytes, files = measured.size_bytes, measured.files
         copy.store.adopt(copy.path, measured.digest, dataset.source_id, size_bytes=size_bytes, files=files)

@@ -29,6 +29,7 @@ PORCELAIN = {
     "fetch": "Make declared data be here, verified.",
     "status": "Say what is off, and which command mends it.",
     "verify": "Read every byte again and compare.",
+    "pin": "Take what is on disk as the new contract.",
     "list": "List the declared datasets.",
     "path": "Print where a dataset is.",
     "show": "Print all that is known of a dataset.",
