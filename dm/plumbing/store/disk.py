@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from dm.plumbing.store.examine import Examiner
     from dm.plumbing.store.ground import Ground
     from dm.plumbing.store.ingest import Ingest, Ingested
+    from dm.plumbing.store.joining import Joiner
     from dm.plumbing.store.prune import Pruned, Pruner, Unreached
     from dm.plumbing.store.publishing import Publication, Published
     from dm.plumbing.store.statcache import StatCache
@@ -495,6 +496,35 @@ class DiskStore:
     def remove_unreached(self, items: Sequence[Unreached]) -> list[Pruned]:
         """Remove what `find_unreached` found and what is still so, with nobody writing meanwhile; return what went."""
         return self._pruner().remove(items)
+
+    def share_object(self, digest: Digest, source: Path) -> Path:
+        """Make sure that the blob is an object here; return where it is. With ``source``, another store's object on the
+        same file system, it shares bytes; any other file is read, and cloned or copied.
+
+        ``source`` is left as it is. Raises `ContentMismatch` when it is not (or not any more) what its digest says.
+        """
+        with self._joining() as joiner:
+            if joiner.share(digest, source):
+                return self.object_path(digest)
+        if self.ingest(source).digest != digest:
+            from dm.plumbing.store.joining import damaged_source
+
+            raise damaged_source(source, digest)
+        return self.object_path(digest)
+
+    def replace_by_object(self, digest: Digest, path: Path, *, executable: bool) -> LinkMode | None:
+        """Put a link to the blob in the place of a file below this root that has its bytes; None where it stays: its
+        bytes are others, it changed meanwhile, or no link works. The caller holds the copy's lock.
+        """
+        with self._joining() as joiner:
+            return joiner.replace(digest, path, executable=executable)
+
+    @contextmanager
+    def _joining(self) -> Iterator[Joiner]:
+        from dm.plumbing.store.joining import Joiner
+
+        with self._work() as workspace:
+            yield Joiner(self._layout, self._objects, workspace, rungs=self._survey(workspace).rungs)
 
     def examiner(self, *, progress: Progress | None = None) -> Examiner:
         """Looks through the whole store: objects, refs, markers, leftovers. Changes nothing."""

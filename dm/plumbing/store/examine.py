@@ -44,6 +44,8 @@ FindingKind = Literal[
 #: Kinds that mean that bytes are lost or wrong; the others are untidy.
 DAMAGE = frozenset({"object-damaged", "object-missing"})
 
+#: Folders that hold no copies.
+_LEFT_OUT = frozenset((".dm", ".git", ".hg", ".datamanifest"))
 _ROUND_FILES = 8192
 _ROUND_BYTES = 4 << 30
 
@@ -147,9 +149,10 @@ class Examiner:
     def find_place_faults(self) -> Iterator[Finding]:
         """Each marked copy without a ref, marker without a copy and leftover, below the root.
 
-        Stores further in are not entered. Nothing is read but names and stat data.
+        Stores further in and what belongs to version control are not entered. Nothing is read but names and stat data.
+        A root without ``.dm`` may hold copies of other tools all the same.
         """
-        if not self._layout.is_there():
+        if not self._layout.root.is_dir():
             return
         known = {name for name, _ in self._list_ref_names()}
         waiting = [self._layout.root]
@@ -163,7 +166,7 @@ class Examiner:
                 continue  # what lies in a copy is its own
             for name in names:
                 path = folder / name
-                if name == ".dm" or self._ref_of(path) in known:
+                if name in _LEFT_OUT or self._ref_of(path) in known:
                     continue
                 if path.is_dir() and not path.is_symlink():
                     if not (path / ".dm" / "format").exists():

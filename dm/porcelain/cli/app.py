@@ -33,6 +33,7 @@ PORCELAIN = {
     "list": "List the declared datasets.",
     "path": "Print where a dataset is.",
     "show": "Print all that is known of a dataset.",
+    "dedup": "Let equal files of working copies share their bytes.",
     "prune": "Remove stored objects that nothing needs any more.",
     "config": "Read and change settings.",
     "trust": "Show what the manifest would run, and allow it.",
