@@ -1,31 +1,59 @@
-"""``verify``: read the bytes again and compare them with the digests. Never changes data; records when it looked."""
+"""``verify``: read the bytes again and compare them with the digests. Never changes data; records when it looked.
+
+Three things can be looked at: the datasets of a manifest (judged by their contract first), copies that a store knows
+(judged by their refs, which a folder that was copied from elsewhere brings along), and a whole store: every object, ref
+and marker.
+"""
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+from dm.environment import format_time, read_clock_ns, read_monotonic_s
 from dm.errors import DmError, MachineFailed, NotFound
+from dm.plumbing.store.examine import DAMAGE, Finding
+from dm.plumbing.store.layout import find_store_root
 from dm.plumbing.store.verify import compare_copy
 from dm.porcelain.find import Candidate, choose_copy
 from dm.porcelain.integrity import Standing, describe_damage, judge, name_way_out
+from dm.porcelain.looking import Look, look_at_all
 from dm.porcelain.publish import make_ref
 from dm.porcelain.select import find_skip_reason, select
+from dm.progress import SILENT, Progress
 from dm.values import Difference, Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.store.disk import DiskStore
+    from dm.plumbing.store.measure import SeenFiles
+    from dm.plumbing.store.refs import Ref
     from dm.porcelain.copies import Copy
     from dm.porcelain.project import Project
+
+
+class VerifyOptions(NamedTuple):
+    """How to look. ``quick``: unchanged stat data stand for bytes. ``contract``: the manifest's ``checksum`` is
+    computed in any case. ``older_than_s``: only what was not read whole for so many seconds. ``max_time_s``: begin
+    nothing after that, and begin with what was not read for longest. ``jobs``: copies read at once.
+    """
+
+    quick: bool = False
+    contract: bool = False
+    older_than_s: float | None = None
+    max_time_s: float | None = None
+    jobs: int = 2
 
 
 def verify(
     project: Project,
     identifiers: Sequence[str] = (),
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
     *,
-    quick: bool = False,
     report: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Compare each dataset's bytes with its contract, else with what was last seen; an outcome for each.
@@ -35,39 +63,168 @@ def verify(
     status of such an outcome is 4. A dataset that is not there is exit 3 when named, skipped among all.
     """
     selection = select(project, identifiers)
-    outcomes: list[Outcome] = []
-
-    def settle(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        if report is not None:
-            report(outcome)
-
+    tell = report or _ignore
     for failure in selection.failures:
-        settle(failure)
+        tell(failure)
+    looks = []
     for dataset in selection.datasets:
+        looks.append(_prepare(project, dataset, options, named=selection.named))
+    return [*selection.failures, *_look_at(looks, options, project.progress, tell)]
+
+
+def verify_copies(
+    store: DiskStore,
+    names: Sequence[str] | None = None,
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
+    *,
+    seen: SeenFiles | None = None,
+    progress: Progress = SILENT,
+    report: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Compare copies with the refs of their store (all of them when no ``names`` of refs are given): no manifest is
+    needed. ``seen`` are files that were read in this run.
+    """
+    looks = []
+    outcomes: list[Outcome] = []
+    for name in _list_names(store) if names is None else names:
         try:
-            settle(_verify_one(project, dataset, quick=quick, named=selection.named))
+            ref = store.read_ref(name)
         except DmError as error:
-            settle(fail(dataset.name, error))
-    return outcomes
+            outcomes.append(fail(name, error))
+            continue
+        if ref is not None and ref.digest is not None:
+            looks.append(_prepare_copy(store, name, ref, options, seen))
+    for outcome in outcomes:
+        (report or _ignore)(outcome)
+    return [*outcomes, *_look_at(looks, options, progress, report or _ignore)]
 
 
-def _verify_one(project: Project, dataset: Dataset, *, quick: bool, named: bool) -> Outcome:
-    name = dataset.name
+def verify_store(
+    store: DiskStore,
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
+    *,
+    progress: Progress = SILENT,
+    report: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Examine a whole store: every object against its name, refs, markers and leftovers, then every copy by its ref.
+
+    Damage is a failed outcome (exit 4), a ref that cannot be read exit 7; what is only untidy is ``skipped`` with its
+    code. A file that is hard-linked to its object is read once. A look that ``max_time_s`` cuts short names the copies
+    that it did not come to.
+    """
+    tell = report or _ignore
+    outcomes: list[Outcome] = []
+    begun_s = read_monotonic_s()
+    examiner = store.examiner(progress=progress)
+    objects = examiner.read_objects() if store.exists() else None
+    findings: list[Finding] = []
+    if objects is not None:
+        findings += examiner.find_object_faults(objects)
+        findings += examiner.find_ref_faults()
+    findings += examiner.find_place_faults()
+    for finding in findings:
+        outcomes.append(_describe(finding))
+        tell(outcomes[-1])
+    if objects is None:
+        return outcomes
+    total = sum(objects.sound.values())
+    if not any(finding.kind in DAMAGE for finding in findings):
+        sound = Outcome(
+            os.fspath(store.root), "ok", path=store.root, state="clean", size_bytes=total,
+            message=f"{len(objects.sound)} objects are sound",
+        )  # fmt: skip
+        outcomes.append(sound)
+        tell(sound)
+    if options.max_time_s is not None:
+        options = options._replace(max_time_s=max(0.0, options.max_time_s - (read_monotonic_s() - begun_s)))
+    lost = {finding.copies[0] for finding in findings if finding.kind in ("copy-missing", "ref-malformed")}
+    names = [name for name in _list_names(store) if name not in lost]
+    return [
+        *outcomes,
+        *verify_copies(store, names, options, seen=objects.seen, progress=progress, report=report),
+    ]
+
+
+def find_copies(path: Path) -> tuple[Path, list[str] | None]:
+    """The store that owns a path, and the names of its refs that the path means: a copy, the copy that it lies in, or
+    all copies below a folder; None for the whole store, where the path is its root.
+
+    Raises `NotFound` where no store knows anything there.
+    """
+    if (path / ".dm" / "format").exists():
+        return path, None
+    root = find_store_root(path)
+    if root is None:
+        raise NotFound(f"no store knows '{path}'", hint="name a dataset, or a path below a store", code="no-ref")
+    refs = root / ".dm" / "refs"
+    place = path.relative_to(root)
+    for candidate in (place, *place.parents):
+        if candidate != Path() and (refs / candidate).is_file():
+            return root, [candidate.as_posix()]
+    below = refs / place
+    names = sorted(each.relative_to(refs).as_posix() for each in below.rglob("*") if each.is_file())
+    if not names:
+        raise NotFound(f"nothing is known of '{path}'", hint="dm hash-object prints what it is", code="no-ref")
+    return root, names
+
+
+def _ignore(_outcome: Outcome) -> None:
+    return None
+
+
+def _look_at(
+    looks: list[Look], options: VerifyOptions, progress: Progress, report: Callable[[Outcome], None]
+) -> list[Outcome]:
+    if options.older_than_s is not None:
+        before = format_time(read_clock_ns() - int(options.older_than_s * 1_000_000_000))
+        looks = [look for look in looks if look.verified is None or look.verified <= before]
+    deadline_s = None if options.max_time_s is None else read_monotonic_s() + options.max_time_s
+    return look_at_all(looks, jobs=options.jobs, progress=progress, report=report, deadline_s=deadline_s)
+
+
+def _list_names(store: DiskStore) -> Iterator[str]:
+    """The names of a store's refs, also of those that cannot be read."""
+    for path in sorted((store.meta / "refs").rglob("*")):
+        if path.is_file():
+            yield path.relative_to(store.meta / "refs").as_posix()
+
+
+# Datasets
+
+
+def _prepare(project: Project, dataset: Dataset, options: VerifyOptions, *, named: bool) -> Look:
+    def settled(outcome: Outcome) -> Look:
+        return Look(dataset.name, None, lambda _progress: outcome)
+
     skipped = find_skip_reason(dataset)
     if skipped is not None:
-        return Outcome(name, "skipped", state="skipped", message=skipped)
-    chosen = choose_copy(project, dataset, weigh_bytes=False)
-    if chosen is None:
-        location = project.locate(dataset)
-        if named:
-            raise NotFound(f"'{name}' is not there", hint=f"dm fetch {shlex.quote(name)}", code="missing")
-        return Outcome(name, "skipped", path=location.path, state="missing", message="not there")
-    copy = chosen.candidate.copy
-    if dataset.skip_checksum:
-        return Outcome(name, "skipped", path=copy.path, state="skipped", message="skip_checksum is set")
-    standing = judge(project, dataset, copy, quick=quick, progress=project.progress)
-    return _compare(project, dataset, chosen.candidate, standing)
+        return settled(Outcome(dataset.name, "skipped", state="skipped", message=skipped))
+    try:
+        chosen = choose_copy(project, dataset, weigh_bytes=False)
+        if chosen is None:
+            location = project.locate(dataset)
+            if named:
+                hint = f"dm fetch {shlex.quote(dataset.name)}"
+                error = NotFound(f"'{dataset.name}' is not there", hint=hint, code="missing")
+                return settled(fail(dataset.name, error))
+            return settled(
+                Outcome(dataset.name, "skipped", path=location.path, state="missing", message="not there")
+            )
+        copy = chosen.candidate.copy
+        if dataset.skip_checksum:
+            told = "skip_checksum is set"
+            return settled(Outcome(dataset.name, "skipped", path=copy.path, state="skipped", message=told))
+        ref = copy.read_ref()
+    except DmError as error:
+        return settled(fail(dataset.name, error))
+
+    def run(progress: Progress) -> Outcome:
+        standing = judge(
+            project, dataset, copy, quick=options.quick, contract=options.contract, progress=progress
+        )
+        return _compare(project, dataset, chosen.candidate, standing)
+
+    return Look(dataset.name, None if ref is None else ref.verified, run)
 
 
 def _compare(project: Project, dataset: Dataset, candidate: Candidate, standing: Standing) -> Outcome:
@@ -75,8 +232,6 @@ def _compare(project: Project, dataset: Dataset, candidate: Candidate, standing:
     outcome = Outcome(
         dataset.name, "ok", path=copy.path, digest=measured.digest, size_bytes=measured.size_bytes, state="clean"
     )
-    unread = measured.trusted_bytes
-    note = f"{unread} of {measured.size_bytes} bytes not read: their stat data are unchanged" if unread else None
     damaged = standing.meets_contract is False
     if standing.meets_contract is None:
         if standing.as_last_seen is None:
@@ -93,9 +248,16 @@ def _compare(project: Project, dataset: Dataset, candidate: Candidate, standing:
             differences=_find_differences(project, dataset, copy, standing),
             exit_status=4,
         )
-    if not unread:
+    if not measured.trusted_bytes:
         _record_look(project, copy, dataset, standing)
-    return outcome._replace(state="updated" if standing.as_last_seen is False else "clean", message=note)
+    return outcome._replace(
+        state="updated" if standing.as_last_seen is False else "clean",
+        message=_tell_unread(measured.trusted_bytes, measured.size_bytes),
+    )
+
+
+def _tell_unread(unread: int, size_bytes: int) -> str | None:
+    return f"{unread} of {size_bytes} bytes not read: their stat data are unchanged" if unread else None
 
 
 def _find_differences(
@@ -119,3 +281,62 @@ def _record_look(project: Project, copy: Copy, dataset: Dataset, standing: Stand
     source_id = ref.source_id if ref is not None and ref.source_id else dataset.source_id
     with suppress(MachineFailed):
         copy.write_ref(make_ref(measured, source_id))
+
+
+# Copies that a store knows, and stores
+
+
+def _prepare_copy(
+    store: DiskStore, name: str, ref: Ref, options: VerifyOptions, seen: SeenFiles | None
+) -> Look:
+    def run(progress: Progress) -> Outcome:
+        assert ref.digest is not None
+        path = store.root / name
+        comparison = compare_copy(
+            path,
+            ref.digest,
+            store,
+            stat_cache=store.stat_cache,
+            quick=options.quick,
+            ref_root=store.root,
+            seen=seen,
+            progress=progress,
+        )
+        outcome = Outcome(
+            name, "ok", path=path, state="clean", digest=comparison.digest, size_bytes=comparison.size_bytes
+        )
+        if not comparison.equal:
+            lost = comparison.digest is None and not os.path.lexists(path)
+            told = f"its bytes are {comparison.digest}, last seen were {ref.digest}"
+            return outcome._replace(
+                status="failed",
+                state="missing" if lost else "modified",
+                code="missing" if lost else "content-mismatch",
+                message="it is not there" if lost else told,
+                hint="dm verify --repair mends it from any good copy",
+                differences=() if lost else comparison.differences,
+                exit_status=3 if lost else 4,
+            )
+        if not comparison.trusted_bytes:
+            with suppress(MachineFailed):
+                store.write_ref(name, ref._replace(verified=format_time(read_clock_ns())))
+        return outcome._replace(message=_tell_unread(comparison.trusted_bytes, comparison.size_bytes))
+
+    return Look(name, ref.verified, run)
+
+
+def _describe(finding: Finding) -> Outcome:
+    copies = f"; it is needed by {', '.join(finding.copies[:5])}" if finding.digest and finding.copies else ""
+    if len(finding.copies) > 5:
+        copies += f" and {len(finding.copies) - 5} more"
+    name = str(finding.digest) if finding.kind.startswith("object-") and finding.digest else os.fspath(finding.path)
+    outcome = Outcome(
+        name, "skipped", path=finding.path, digest=finding.digest, code=finding.kind,
+        message=f"{finding.message}{copies}",
+    )  # fmt: skip
+    if finding.kind in DAMAGE:
+        hint = "dm verify --all --repair mends it from any good copy"
+        return outcome._replace(status="failed", exit_status=4, hint=hint)
+    if finding.kind == "ref-malformed":
+        return outcome._replace(status="failed", exit_status=7)
+    return outcome
