@@ -16,6 +16,7 @@ from dm.porcelain.cli.durations import DURATION
 from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
+    from dm.plumbing.store.disk import DiskStore
     from dm.porcelain.verbs.verify import VerifyOptions
 
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--contract", is_flag=True, help="Compute the manifest's checksum in any case.")
 @click.option("--older-than", type=DURATION, metavar="TIME", help="Only what was not read whole for TIME (30d, 12h).")
 @click.option("--max-time", type=DURATION, metavar="TIME", help="Begin nothing after TIME; called again, it goes on.")
+@click.option("--repair", is_flag=True, help="Mend what is broken; the bad bytes are kept in the quarantine.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Copies read at once (default: a core each).")
 @root_option
 def COMMAND(  # noqa: N802
@@ -36,6 +38,7 @@ def COMMAND(  # noqa: N802
     contract: bool,
     older_than: float | None,
     max_time: float | None,
+    repair: bool,
     jobs: int | None,
     root: str | None,
 ) -> None:
@@ -44,7 +47,8 @@ def COMMAND(  # noqa: N802
     Without NAME all datasets of the manifest, which judges first. A PATH in a store, or a store itself, is compared
     with what is known of it there: no manifest is needed, also not for a folder that was copied from elsewhere. What
     differs is named, file by file inside a folder: changed, lost, added, mode, type. A dataset that is not there is
-    exit 3 when named, skipped among all. Data is never changed.
+    exit 3 when named, skipped among all. Data is never changed, unless --repair is said: then each bad file gives way
+    to sound bytes from any store in reach, else from the source.
     """
     from dm.porcelain.cli.render import draw_outcome, draw_summary
     from dm.porcelain.verbs.verify import VerifyOptions, verify
@@ -53,7 +57,7 @@ def COMMAND(  # noqa: N802
         raise UsageError("--all goes without names", hint="name a store's folder to verify it whole")
     if quick and contract:
         raise UsageError("--quick reads no bytes that --contract could be computed of")
-    options = VerifyOptions(quick, contract, older_than, max_time, jobs or os.cpu_count() or 1)
+    options = VerifyOptions(quick, contract, older_than, max_time, jobs or os.cpu_count() or 1, repair)
 
     def report(outcome: Outcome) -> None:
         if not session.json:
@@ -112,11 +116,18 @@ def _verify_store(
     from dm.porcelain.verbs.verify import verify_store
 
     store = open_store(session, root)
+    others = _open_others(session, store) if options.repair else []
     try:
-        return verify_store(store, options, progress=session.progress, report=report)
+        return verify_store(store, options, others=others, progress=session.progress, report=report)
     finally:
         if store.stat_cache is not None:
             store.stat_cache.close()
+
+
+def _open_others(session: Session, store: DiskStore) -> list[DiskStore]:
+    """The stores that are used here, in which sound bytes may be found."""
+    roots = [root for root in open_places_here(session).store_roots() if root != store.root]
+    return [open_store(session, os.fspath(root)) for root in roots]
 
 
 def _verify_path(
@@ -134,7 +145,12 @@ def _verify_path(
         return _verify_store(session, os.fspath(root), options, report)
     store = open_store(session, os.fspath(root))
     try:
-        return verify_copies(store, names, options, progress=session.progress, report=report)
+        mender = None
+        if options.repair:
+            from dm.porcelain.mending import Mender
+
+            mender = Mender([store, *_open_others(session, store)], progress=session.progress)
+        return verify_copies(store, names, options, mender=mender, progress=session.progress, report=report)
     finally:
         if store.stat_cache is not None:
             store.stat_cache.close()

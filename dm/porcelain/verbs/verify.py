@@ -16,22 +16,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dm.environment import format_time, read_clock_ns, read_monotonic_s
 from dm.errors import DmError, MachineFailed, NotFound
+from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.records.bindings import has_source
 from dm.plumbing.store.examine import DAMAGE, Finding
 from dm.plumbing.store.layout import find_store_root
+from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.verify import compare_copy
-from dm.porcelain.find import Candidate, choose_copy
-from dm.porcelain.integrity import Standing, describe_damage, judge, name_way_out
+from dm.porcelain.find import Candidate, choose_copy, is_read_only
+from dm.porcelain.integrity import Standing, describe_damage, find_contract, judge, name_way_out
 from dm.porcelain.looking import Look, look_at_all
+from dm.porcelain.materialize import FetchOptions, materialize
+from dm.porcelain.mending import Mended, Mender
 from dm.porcelain.publish import make_ref
 from dm.porcelain.select import find_skip_reason, select
 from dm.progress import SILENT, Progress
-from dm.values import Difference, Outcome, fail
+from dm.values import Difference, Digest, Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.store.disk import DiskStore
     from dm.plumbing.store.measure import SeenFiles
-    from dm.plumbing.store.refs import Ref
     from dm.porcelain.copies import Copy
     from dm.porcelain.project import Project
 
@@ -39,7 +43,8 @@ if TYPE_CHECKING:
 class VerifyOptions(NamedTuple):
     """How to look. ``quick``: unchanged stat data stand for bytes. ``contract``: the manifest's ``checksum`` is
     computed in any case. ``older_than_s``: only what was not read whole for so many seconds. ``max_time_s``: begin
-    nothing after that, and begin with what was not read for longest. ``jobs``: copies read at once.
+    nothing after that, and begin with what was not read for longest. ``jobs``: copies read at once. ``repair``: mend
+    what is broken, from any sound copy in reach, else from the source.
     """
 
     quick: bool = False
@@ -47,6 +52,7 @@ class VerifyOptions(NamedTuple):
     older_than_s: float | None = None
     max_time_s: float | None = None
     jobs: int = 2
+    repair: bool = False
 
 
 def verify(
@@ -69,7 +75,15 @@ def verify(
     looks = []
     for dataset in selection.datasets:
         looks.append(_prepare(project, dataset, options, named=selection.named))
-    return [*selection.failures, *_look_at(looks, options, project.progress, tell)]
+    outcomes = _look_at(looks, options, project.progress, (lambda _: None) if options.repair else tell)
+    if options.repair:
+        mender = Mender([project.open_store(root) for root in project.list_store_roots()], progress=project.progress)
+        datasets = {dataset.name: dataset for dataset in selection.datasets}
+        for index, outcome in enumerate(outcomes):
+            if outcome.exit_status == 4:
+                outcomes[index] = _repair(project, mender, datasets[outcome.name], outcome, named=selection.named)
+            tell(outcomes[index])
+    return [*selection.failures, *outcomes]
 
 
 def verify_copies(
@@ -78,11 +92,14 @@ def verify_copies(
     options: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
     *,
     seen: SeenFiles | None = None,
+    mender: Mender | None = None,
+    inodes: frozenset[int] | None = None,
     progress: Progress = SILENT,
     report: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Compare copies with the refs of their store (all of them when no ``names`` of refs are given): no manifest is
-    needed. ``seen`` are files that were read in this run.
+    needed. ``seen`` are files that were read in this run. With a ``mender`` what differs is made as its ref says; with
+    ``inodes`` only what is a link to these.
     """
     looks = []
     outcomes: list[Outcome] = []
@@ -94,15 +111,23 @@ def verify_copies(
             continue
         if ref is not None and ref.digest is not None:
             looks.append(_prepare_copy(store, name, ref, options, seen))
+    tell = report or _ignore
     for outcome in outcomes:
-        (report or _ignore)(outcome)
-    return [*outcomes, *_look_at(looks, options, progress, report or _ignore)]
+        tell(outcome)
+    found = _look_at(looks, options, progress, tell if mender is None else _ignore)
+    if mender is not None:
+        for index, outcome in enumerate(found):
+            if outcome.exit_status in (3, 4):
+                found[index] = _mend_copy(mender, store, outcome, inodes)
+            tell(found[index])
+    return [*outcomes, *found]
 
 
 def verify_store(
     store: DiskStore,
     options: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
     *,
+    others: Sequence[DiskStore] = (),
     progress: Progress = SILENT,
     report: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
@@ -111,6 +136,10 @@ def verify_store(
     Damage is a failed outcome (exit 4), a ref that cannot be read exit 7; what is only untidy is ``skipped`` with its
     code. A file that is hard-linked to its object is read once. A look that ``max_time_s`` cuts short names the copies
     that it did not come to.
+
+    With ``repair`` a bad object gives way to sound bytes from this store or ``others``, also in the copies that are
+    hard links to it; stray markers and the work of dead processes are removed. A copy that only differs from its ref is
+    left: its project's contract is not known here.
     """
     tell = report or _ignore
     outcomes: list[Outcome] = []
@@ -122,8 +151,10 @@ def verify_store(
         findings += examiner.find_object_faults(objects)
         findings += examiner.find_ref_faults()
     findings += examiner.find_place_faults()
+    mender = Mender([store, *others], progress=progress) if options.repair else None
+    inodes = frozenset(_list_inodes(findings))
     for finding in findings:
-        outcomes.append(_describe(finding))
+        outcomes.append(_describe(finding) if mender is None else _tidy(mender, store, finding))
         tell(outcomes[-1])
     if objects is None:
         return outcomes
@@ -141,7 +172,9 @@ def verify_store(
     names = [name for name in _list_names(store) if name not in lost]
     return [
         *outcomes,
-        *verify_copies(store, names, options, seen=objects.seen, progress=progress, report=report),
+        *verify_copies(
+            store, names, options, seen=objects.seen, mender=mender, inodes=inodes, progress=progress, report=report
+        ),
     ]
 
 
@@ -260,6 +293,55 @@ def _tell_unread(unread: int, size_bytes: int) -> str | None:
     return f"{unread} of {size_bytes} bytes not read: their stat data are unchanged" if unread else None
 
 
+def _repair(project: Project, mender: Mender, dataset: Dataset, outcome: Outcome, *, named: bool) -> Outcome:
+    """Mend one dataset's copy that failed, or say why it is left alone."""
+    chosen = choose_copy(project, dataset, weigh_bytes=False)
+    if chosen is None:
+        return outcome
+    copy = chosen.candidate.copy
+    contract = find_contract(dataset)
+    if not named and (contract is None or copy.user_managed):
+        told = "it is yours" if copy.user_managed else "it has no contract"
+        return outcome._replace(hint=f"{told} and is mended only by name: dm verify --repair {outcome.name}")
+    if is_read_only(chosen.candidate) or project.find_distrust(dataset, copy):
+        return outcome._replace(hint="it lies where dm may not write")
+    ref = copy.read_ref()
+    expected = contract if contract is not None and contract.algorithm in ("blake3", "blake3-tree") else None
+    if expected is None:
+        expected = project.find_blob_id(contract) if contract is not None else None if ref is None else ref.digest
+    if copy.store is not None and expected is not None and expected != outcome.digest:
+        try:
+            mended = mender.mend_copy(copy.store, copy.store.ref_name(copy.path), ref or Ref(), expected)
+        except NotFound:
+            mended = None
+        except DmError as error:
+            return fail(outcome.name, error)
+        if mended is not None and not mended.left:
+            standing = judge(project, dataset, copy, quick=True)
+            if standing.meets_contract is not False:
+                return _tell_mended(outcome, copy.path, standing.measured.digest, mended)
+    return _fetch_anew(project, dataset, outcome)
+
+
+def _tell_mended(outcome: Outcome, path: Path, digest: Digest, mended: Mended) -> Outcome:
+    kept = f"; the bad bytes are kept in '{mended.kept[0].parent}'" if mended.kept else ""
+    paths = "1 path" if mended.paths == 1 else f"{mended.paths} paths"
+    return outcome._replace(
+        status="ok", state="clean", path=path, digest=digest, code="mended", exit_status=0, hint=None,
+        message=f"mended {paths} from sound copies{kept}",
+    )  # fmt: skip
+
+
+def _fetch_anew(project: Project, dataset: Dataset, outcome: Outcome) -> Outcome:
+    """The last way: the source. What lay there is put aside first."""
+    if not has_source(dataset):
+        return outcome._replace(hint="no sound copy is in reach, and it has no source")
+    fetched = materialize(project, [dataset], FetchOptions(jobs=1, force=True)).outcomes[-1]
+    if fetched.failed:
+        return outcome._replace(message=f"{outcome.message}; no sound copy is in reach, and {fetched.message}")
+    return fetched._replace(status="ok", code="mended", message="mended from its source")
+
+
 def _find_differences(
     project: Project, dataset: Dataset, copy: Copy, standing: Standing
 ) -> Sequence[Difference]:
@@ -323,6 +405,49 @@ def _prepare_copy(
         return outcome._replace(message=_tell_unread(comparison.trusted_bytes, comparison.size_bytes))
 
     return Look(name, ref.verified, run)
+
+
+def _mend_copy(mender: Mender, store: DiskStore, outcome: Outcome, inodes: frozenset[int] | None) -> Outcome:
+    ref = store.read_ref(outcome.name)
+    if ref is None or ref.digest is None:
+        return outcome
+    try:
+        mended = mender.mend_copy(store, outcome.name, ref, ref.digest, inodes=inodes)
+    except DmError as error:
+        return outcome._replace(message=f"{outcome.message}; {error.message}", hint=error.hint)
+    if mended.left:
+        hint = "its project's dm verify --repair knows the contract; or name its path"
+        return outcome._replace(differences=mended.left, hint=hint if inodes is not None else "restore it by hand")
+    return _tell_mended(outcome, store.root / outcome.name, ref.digest, mended)
+
+
+def _list_inodes(findings: Sequence[Finding]) -> Iterator[int]:
+    """The inodes of damaged objects: what is a hard link to one is damaged with it."""
+    for finding in findings:
+        if finding.kind == "object-damaged":
+            with suppress(FileNotFoundError):
+                yield os.lstat(finding.path).st_ino
+
+
+def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
+    """Mend what a finding is about where that is safe; else say it."""
+    outcome = _describe(finding)
+    try:
+        if finding.kind in DAMAGE and finding.digest is not None:
+            kept = mender.mend_object(store, finding.digest)
+            told = "mended from a sound copy" + (f"; the bad bytes are kept at '{kept}'" if kept else "")
+        elif finding.kind == "marker-stray":
+            with machine_errors("remove", finding.path):
+                finding.path.unlink()
+            told = "removed: a completion marker without a copy"
+        elif finding.kind == "leftover" and finding.path.is_relative_to(store.meta):
+            store.clear_abandoned()
+            told = "removed: work that a process left half-done"
+        else:
+            return outcome
+    except DmError as error:
+        return outcome._replace(message=f"{outcome.message}; {error.message}", hint="restore it, or fetch its dataset")
+    return outcome._replace(status="ok", code="mended", exit_status=0, message=told, hint=None)
 
 
 def _describe(finding: Finding) -> Outcome:
