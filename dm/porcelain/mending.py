@@ -1,7 +1,8 @@
 """Mend what is broken, and only that: each bad file or object gives way to sound bytes of the same digest.
 
 Sound bytes are looked for in the objects of every store in reach, then in the working copies that their refs and trees
-lead to; nothing is used before it was read and found to be right. The bad bytes are kept in the quarantine. A folder's
+lead to (a folder's tree is made again of a copy that is whole); nothing is used before it was read and found to be
+right. The bad bytes are kept in the quarantine. A folder's
 marker is away while it is mended, so that a kill leaves a copy that nobody takes for complete; the next run goes on.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +21,7 @@ from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of, hash_blob
 from dm.plumbing.store.markers import put_marker, remove_marker
+from dm.plumbing.store.measure import build_trees, measure_copy
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry
 from dm.plumbing.store.verify import compare_copy
 from dm.progress import SILENT, Progress
@@ -44,6 +47,8 @@ class Mender:
         self._stores = [store for store in stores if store.exists()]
         self._progress = progress
         self._places: dict[bytes, list[Path]] | None = None
+        self._links: dict[bytes, list[Path]] = {}
+        self._trees: dict[bytes, list[TreeEntry]] | None = None
 
     def mend_object(self, store: DiskStore, digest: Digest) -> Path | None:
         """Put sound bytes in the place of a damaged or missing object; return where the damaged one is kept.
@@ -51,17 +56,21 @@ class Mender:
         Raises `NotFound` when no sound bytes are in reach; then the damaged object is left. The copies that are hard
         links to it still have its bytes: they are mended as copies.
         """
-        source = self.find_bytes(digest, but=store.object_path(digest))
-        if source is None:
+        path = store.object_path(digest)
+        entries = self._find_tree(digest) if digest.is_tree else None
+        source = None if digest.is_tree else self.find_bytes(digest, but=path)
+        target = None if digest.is_tree or source is not None else self._find_link(digest)
+        if entries is None and source is None and target is None:
             raise NotFound(f"no sound copy of {digest.short} is in reach", code="no-source")
         kept = None
-        path = store.object_path(digest)
         if os.path.lexists(path):
             kept = store.quarantine(path, "a damaged object: its bytes were not those of its name")
-        if digest.is_tree:
-            store.put_tree(self._read_tree(digest, source))
-        else:
+        if entries is not None:
+            store.put_tree(entries)
+        elif source is not None:
             store.share_object(digest, source)
+        elif target is not None:
+            store.put_blob(target)
         return kept
 
     def mend_copy(
@@ -111,7 +120,7 @@ class Mender:
         self, store: DiskStore, copy: Path, ref: Ref, expected: Digest, inodes: frozenset[int] | None
     ) -> Mended:
         self._ensure_object(store, expected)
-        wanted = dict(self._list_entries(expected))
+        wanted = dict(self._list_entries(expected, mend_in=store))
         comparison = compare_copy(copy, expected, store, stat_cache=store.stat_cache, quick=True, ref_root=store.root)
         if comparison.equal:
             return Mended(0, (), ())
@@ -119,7 +128,7 @@ class Mender:
         left: list[Difference] = []
         differences = comparison.differences
         if inodes is not None:
-            left += [each for each in differences if not _is_among(copy / each.path, inodes)]
+            left += [each for each in differences if each.how == "added" or not _is_among(copy / each.path, inodes)]
             differences = tuple(each for each in differences if each not in left)
             if not differences:
                 return Mended(0, (), tuple(left))
@@ -129,7 +138,9 @@ class Mender:
         with machine_errors("mend", copy):
             remove_marker(copy, is_folder=True)
             ensure_folder(copy, root=store.root)
-        todo = _list_lost(wanted) if whole else differences
+        todo = [Difference(os.fsdecode(name), "lost") for name in sorted(wanted)] if whole else differences
+        if not whole:
+            todo = [path for each in differences for path in _expand(each, wanted)]
         count = 0
         for difference in todo:
             try:
@@ -153,8 +164,14 @@ class Mender:
         name = os.fsencode(difference.path)
         path = copy / difference.path
         entry = wanted.get(name)
+        if entry is None:
+            path = copy / os.fsdecode(_find_added(name, wanted))  # the files in an added folder are named, not itself
+        if difference.how == "mode" and entry is not None and self._mend_mode(store, path, entry):
+            return None
         if entry is not None and entry.mode not in (FOLDER_MODE, LINK_MODE):
             self._ensure_object(store, Digest.of_blob(entry.id))
+        if entry is not None and entry.mode == FOLDER_MODE and self._find_tree(Digest.of_tree(entry.id)) is None:
+            raise NotFound(f"what '{difference.path}' should hold is nowhere in reach", code="no-source")
         target = self._read_link(store, entry) if entry is not None and entry.mode == LINK_MODE else b""
         note = f"it was {difference.how} in '{copy.name}'"
         aside = store.quarantine(path, note) if os.path.lexists(path) else None
@@ -162,11 +179,7 @@ class Mender:
             return aside
         with machine_errors("mend", path):
             if entry.mode == FOLDER_MODE:
-                # Only an empty folder, or one in whose place another thing lay, is named itself.
                 ensure_folder(path, root=store.root)
-                for below, each in sorted(wanted.items()):
-                    if below.startswith(name + b"/") and each.mode != FOLDER_MODE:
-                        self._mend_path(store, copy, Difference(os.fsdecode(below), "lost"), wanted)
                 return aside
             ensure_folder(path.parent, root=store.root)
             if entry.mode == LINK_MODE:
@@ -179,10 +192,25 @@ class Mender:
                 os.chmod(path, store.ground().executable_mode)
         return aside
 
+    def _mend_mode(self, store: DiskStore, path: Path, entry: TreeEntry) -> bool:
+        """Set the mode that a file should have; False where that would make an object executable, or is not allowed."""
+        executable = entry.mode == EXECUTABLE_MODE
+        try:
+            if executable and os.lstat(path).st_nlink > 1:
+                return False
+            os.chmod(path, store.ground().executable_mode if executable else store.ground().file_mode)
+        except OSError:
+            return False  # another file then takes its place
+        return True
+
     def _ensure_object(self, store: DiskStore, digest: Digest) -> None:
         """The object is in the store and sound, mended where it was not. Raises `NotFound`."""
-        if not self._is_sound(store.object_path(digest), digest):
+        path = store.object_path(digest)
+        if not self._is_sound(path, digest):
             self.mend_object(store, digest)
+        elif os.lstat(path).st_mode & 0o111:
+            with suppress(OSError):  # what is hard-linked to it would be executable; another user's stays as it is
+                os.chmod(path, store.ground().file_mode)
 
     def _is_sound(self, path: Path, digest: Digest) -> bool:
         try:
@@ -200,11 +228,33 @@ class Mender:
         except DmError:
             return False
 
-    def _read_tree(self, digest: Digest, source: Path) -> list[TreeEntry]:
+    def _find_tree(self, digest: Digest) -> list[TreeEntry] | None:
+        """The entries of a folder: from its object in any store, else of a copy in which that folder is whole."""
         from dm.plumbing.store.objects import decode_tree
 
-        with machine_errors("read the object", source):
-            return decode_tree(source.read_bytes())
+        source = self.find_bytes(digest)
+        if source is not None:
+            with machine_errors("read the object", source):
+                return decode_tree(source.read_bytes())
+        if self._trees is None:
+            self._trees = {}
+            for store in self._stores:
+                for name, ref in _read_refs(store):
+                    if ref.digest is not None and ref.digest.is_tree:
+                        self._trees |= _build_trees(store, name)
+        return self._trees.get(digest.raw)
+
+    def _find_link(self, digest: Digest) -> bytes | None:
+        """The text of a link whose target is a blob, from a link in a copy; None: there is none."""
+        self._find_places()
+        for path in self._links.get(digest.raw, ()):
+            try:
+                target = os.readlink(os.fsencode(path))
+            except OSError:
+                continue
+            if blake3_of(target) == digest.raw:
+                return target
+        return None
 
     def _read_link(self, store: DiskStore, entry: TreeEntry) -> bytes:
         digest = Digest.of_blob(entry.id)
@@ -214,15 +264,19 @@ class Mender:
         assert blake3_of(data) == entry.id
         return data
 
-    def _list_entries(self, tree: Digest) -> Iterator[tuple[bytes, TreeEntry]]:
-        """Every entry below a tree by its path, the trees below it mended first where they are not there."""
+    def _list_entries(self, tree: Digest, *, mend_in: DiskStore | None = None) -> Iterator[tuple[bytes, TreeEntry]]:
+        """Every entry below a tree by its path; what lies below a tree that is nowhere in reach is left out. The trees
+        are mended in the store ``mend_in``.
+        """
         waiting = [(b"", tree)]
         while waiting:
             prefix, digest = waiting.pop()
-            source = self.find_bytes(digest)
-            if source is None:
-                raise NotFound(f"the folder's object {digest.short} is nowhere in reach", code="no-source")
-            for entry in self._read_tree(digest, source):
+            entries = self._find_tree(digest)
+            if entries is None:
+                continue
+            if mend_in is not None:
+                self._ensure_object(mend_in, digest)
+            for entry in entries:
                 path = prefix + b"/" + entry.name if prefix else entry.name
                 yield path, entry
                 if entry.mode == FOLDER_MODE:
@@ -234,22 +288,20 @@ class Mender:
             self._places = {}
             for store in self._stores:
                 for name, ref in _read_refs(store):
-                    for raw, path in self._list_files(store.root / name, ref):
-                        self._places.setdefault(raw, []).append(path)
+                    for raw, path, is_link in self._list_files(store.root / name, ref):
+                        (self._links if is_link else self._places).setdefault(raw, []).append(path)
         return self._places
 
-    def _list_files(self, copy: Path, ref: Ref) -> Iterator[tuple[bytes, Path]]:
+    def _list_files(self, copy: Path, ref: Ref) -> Iterator[tuple[bytes, Path, bool]]:
+        """(id, path, whether it is a link) of what a copy should hold."""
         if ref.digest is None:
             return
         if not ref.digest.is_tree:
-            yield ref.digest.raw, copy
+            yield ref.digest.raw, copy, False
             return
-        try:
-            for name, entry in self._list_entries(ref.digest):
-                if entry.mode not in (FOLDER_MODE, LINK_MODE):
-                    yield entry.id, Path(os.fsdecode(os.fsencode(copy) + b"/" + name))
-        except NotFound:
-            return  # a copy that stands alone, or one of whose trees is lost: it tells nothing
+        for name, entry in self._list_entries(ref.digest):
+            if entry.mode != FOLDER_MODE:
+                yield entry.id, Path(os.fsdecode(os.fsencode(copy) + b"/" + name)), entry.mode == LINK_MODE
 
     def _write_ref(self, store: DiskStore, copy: Path, ref: Ref, expected: Digest) -> None:
         store.write_ref(copy, ref._replace(digest=expected, verified=format_time(read_clock_ns())))
@@ -266,8 +318,37 @@ def _read_refs(store: DiskStore) -> Iterator[tuple[str, Ref]]:
             yield name, ref
 
 
-def _list_lost(wanted: dict[bytes, TreeEntry]) -> list[Difference]:
-    return [Difference(os.fsdecode(name), "lost") for name in sorted(wanted)]
+def _build_trees(store: DiskStore, name: str) -> dict[bytes, list[TreeEntry]]:
+    """The trees of a copy as it is now, by id: what has the id of another is that."""
+    try:
+        measured = measure_copy(store.root / name, stat_cache=store.stat_cache, quick=True, ref_root=store.root)
+        if not measured.digest.is_tree:
+            return {}
+        return {tree.id: tree.entries for tree in build_trees(measured.entries, measured.ids).values()}
+    except DmError:
+        return {}  # gone, or not to be read: of no help here
+
+
+def _find_added(name: bytes, wanted: dict[bytes, TreeEntry]) -> bytes:
+    """The outermost folder of an added path that should not be there either; else the path."""
+    parts = name.split(b"/")
+    for count in range(1, len(parts)):
+        above = b"/".join(parts[:count])
+        if above not in wanted:
+            return above
+    return name
+
+
+def _expand(difference: Difference, wanted: dict[bytes, TreeEntry]) -> Iterator[Difference]:
+    """A path to be mended, and all below it where it is a folder: that is named itself when it is empty, when another
+    thing lies in its place, and when its tree could not be read.
+    """
+    yield difference
+    name = os.fsencode(difference.path)
+    if name in wanted and wanted[name].mode == FOLDER_MODE:
+        for below in sorted(wanted):
+            if below.startswith(name + b"/"):
+                yield Difference(os.fsdecode(below), "lost")
 
 
 def _is_among(path: Path, inodes: frozenset[int]) -> bool:

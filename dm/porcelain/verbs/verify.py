@@ -23,11 +23,18 @@ from dm.plumbing.store.layout import find_store_root
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.verify import compare_copy
 from dm.porcelain.find import Candidate, choose_copy, is_read_only
-from dm.porcelain.integrity import Standing, describe_damage, find_contract, judge, name_way_out
+from dm.porcelain.integrity import (
+    Standing,
+    describe_damage,
+    find_contract,
+    judge,
+    name_ways_out,
+    name_ways_out_of_edit,
+)
 from dm.porcelain.looking import Look, look_at_all
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.mending import Mended, Mender
-from dm.porcelain.publish import make_ref
+from dm.porcelain.publish import adopt, make_ref
 from dm.porcelain.select import find_skip_reason, select
 from dm.progress import SILENT, Progress
 from dm.values import Difference, Digest, Outcome, fail
@@ -277,7 +284,7 @@ def _compare(project: Project, dataset: Dataset, candidate: Candidate, standing:
             state="source-changed" if standing.as_last_seen else "modified",
             code="content-mismatch",
             message=describe_damage(project, dataset, copy, standing),
-            hint=name_way_out(dataset),
+            hint=name_ways_out_of_edit(dataset) if copy.is_unlocked() else name_ways_out(dataset),
             differences=_find_differences(project, dataset, copy, standing),
             exit_status=4,
         )
@@ -303,6 +310,8 @@ def _repair(project: Project, mender: Mender, dataset: Dataset, outcome: Outcome
     if not named and (contract is None or copy.user_managed):
         told = "it is yours" if copy.user_managed else "it has no contract"
         return outcome._replace(hint=f"{told} and is mended only by name: dm verify --repair {outcome.name}")
+    if copy.is_unlocked():
+        return outcome._replace(hint=name_ways_out_of_edit(dataset))
     if is_read_only(chosen.candidate) or project.find_distrust(dataset, copy):
         return outcome._replace(hint="it lies where dm may not write")
     ref = copy.read_ref()
@@ -362,6 +371,11 @@ def _record_look(project: Project, copy: Copy, dataset: Dataset, standing: Stand
         return
     source_id = ref.source_id if ref is not None and ref.source_id else dataset.source_id
     with suppress(MachineFailed):
+        if copy.store is not None and standing.as_last_seen is False:
+            # Replaced by somebody, with the right bytes: taken in as what it is now.
+            with project.lock_copy(copy):
+                adopt(copy, dataset, measured)
+            return
         copy.write_ref(make_ref(measured, source_id))
 
 
@@ -387,6 +401,12 @@ def _prepare_copy(
         outcome = Outcome(
             name, "ok", path=path, state="clean", digest=comparison.digest, size_bytes=comparison.size_bytes
         )
+        if not comparison.equal and store.is_unlocked(path):
+            told = "unlocked and edited: its project's dm status tells the ways out"
+            differences = comparison.differences
+            return outcome._replace(
+                status="skipped", state="modified", code="unlocked", message=told, differences=differences
+            )
         if not comparison.equal:
             lost = comparison.digest is None and not os.path.lexists(path)
             told = f"its bytes are {comparison.digest}, last seen were {ref.digest}"
@@ -434,12 +454,15 @@ def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
     outcome = _describe(finding)
     try:
         if finding.kind in DAMAGE and finding.digest is not None:
-            kept = mender.mend_object(store, finding.digest)
-            told = "mended from a sound copy" + (f"; the bad bytes are kept at '{kept}'" if kept else "")
+            told = _mend_object(mender, store, finding, finding.digest)
         elif finding.kind == "marker-stray":
             with machine_errors("remove", finding.path):
                 finding.path.unlink()
             told = "removed: a completion marker without a copy"
+        elif finding.kind == "leftover" and finding.path.parent == store.meta / "unlocked":
+            with machine_errors("remove", finding.path):
+                finding.path.unlink()
+            told = "removed: a note on a copy that is not there"
         elif finding.kind == "leftover" and finding.path.is_relative_to(store.meta):
             store.clear_abandoned()
             told = "removed: work that a process left half-done"
@@ -448,6 +471,18 @@ def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
     except DmError as error:
         return outcome._replace(message=f"{outcome.message}; {error.message}", hint="restore it, or fetch its dataset")
     return outcome._replace(status="ok", code="mended", exit_status=0, message=told, hint=None)
+
+
+def _mend_object(mender: Mender, store: DiskStore, finding: Finding, digest: Digest) -> str:
+    """Mend an object and say how. One that no copy needs is put aside where there are no sound bytes for it."""
+    try:
+        kept = mender.mend_object(store, digest)
+    except NotFound:
+        if finding.kind != "object-damaged" or finding.copies:
+            raise
+        kept = store.quarantine(finding.path, "a damaged object: its bytes were not those of its name")
+        return f"put aside: no copy needs it; its bytes are kept at '{kept}'"
+    return "mended from a sound copy" + (f"; the bad bytes are kept at '{kept}'" if kept else "")
 
 
 def _describe(finding: Finding) -> Outcome:
