@@ -128,7 +128,25 @@ def name_way_out(dataset: Dataset) -> str:
     name = quote_word(dataset.name)
     if has_source(dataset):
         return f"dm fetch --force {name} puts it aside and fetches again"
-    return f"restore it, or delete its 'checksum' and 'digest': dm fetch {name} then pins what is there"
+    return f"restore it, or dm pin {name} accepts what is there"
+
+
+def name_ways_out(dataset: Dataset) -> str:
+    """Each command that ends the difference between a copy's bytes and what they should be, as a hint."""
+    from dm.plumbing.records.bindings import has_source
+
+    name = quote_word(dataset.name)
+    mended = f"dm verify --repair {name} mends it, dm pin {name} accepts what is there"
+    return f"{mended}, dm fetch --force {name} puts it aside and fetches again" if has_source(dataset) else mended
+
+
+def name_ways_out_of_edit(dataset: Dataset) -> str:
+    """What may become of an edit of an unlocked copy, as a hint."""
+    from dm.plumbing.records.bindings import has_source
+
+    name = quote_word(dataset.name)
+    accepted = f"dm pin {name} accepts the edit"
+    return f"{accepted}, dm fetch --force {name} puts it aside and fetches again" if has_source(dataset) else accepted
 
 
 def _meets_contract(dataset: Dataset, known: Digest | None, measured: Measured) -> bool | None:

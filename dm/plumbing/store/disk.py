@@ -7,6 +7,7 @@ takes an object away between being written and being named by a ref.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +31,13 @@ from dm.plumbing.fs.publish import (
 from dm.plumbing.hashing import blake3_of, tree_id_of
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.loose import LooseObjects
-from dm.plumbing.store.markers import CopyState, put_marker, read_copy_state, refuse_foreign_marker
+from dm.plumbing.store.markers import (
+    CopyState,
+    put_marker,
+    read_copy_state,
+    refuse_foreign_marker,
+    remove_marker,
+)
 from dm.plumbing.store.objects import TreeEntry, encode_tree, refuse_unsafe_names
 from dm.plumbing.store.refs import Ref, check_ref_name
 from dm.progress import SILENT, Progress
@@ -43,9 +50,11 @@ if TYPE_CHECKING:
     from dm.plumbing.store.ground import Ground
     from dm.plumbing.store.ingest import Ingest, Ingested
     from dm.plumbing.store.joining import Joiner
+    from dm.plumbing.store.measure import Measured
     from dm.plumbing.store.prune import Pruned, Pruner, Unreached
     from dm.plumbing.store.publishing import Publication, Published
     from dm.plumbing.store.statcache import StatCache
+    from dm.plumbing.store.unlocking import Unlocker
     from dm.plumbing.store.workspace import Workspace
     from dm.plumbing.store.writing import ObjectWriter
 
@@ -363,6 +372,8 @@ class DiskStore:
         for result in results:
             if not isinstance(result, DmError):
                 self._tell_alone(result)
+                if not result.unchanged:
+                    self.forget_unlocked(result.copy)
         return results
 
     def adopt(
@@ -472,6 +483,7 @@ class DiskStore:
                 if not place(staged, copy):
                     raise _occupied(copy)
                 put_marker(copy, is_folder=digest.is_tree)
+                self.forget_unlocked(copy)
         self._tell_fallback(built, copy)
         return Published(copy, digest, plan.size_bytes, plan.files_count, built.mode)
 
@@ -518,6 +530,80 @@ class DiskStore:
         """
         with self._joining() as joiner:
             return joiner.replace(digest, path, executable=executable)
+
+    # Unlocked copies
+
+    def is_unlocked(self, copy: Path) -> bool:
+        """Whether a copy is private and writable, its bytes its user's to change."""
+        from dm.plumbing.store.unlocked import is_unlocked
+
+        return is_unlocked(self._layout, self.ref_name(copy))
+
+    def forget_unlocked(self, copy: Path) -> None:
+        """What lies at a copy's place is not unlocked; nothing noted is fine."""
+        from dm.plumbing.store.unlocked import forget_unlocked
+
+        forget_unlocked(self._layout, self.ref_name(copy))
+
+    def place_unlocked(
+        self, source: Path, copy: Path, *, expected: Digest | None, source_id: str | None, like: Ref | None = None
+    ) -> Ref:
+        """A private, writable copy of ``source`` at ``copy``, where nothing lies; as `Unlocker.place`."""
+        with self._unlocking() as unlocker:
+            return unlocker.place(source, copy, expected=expected, source_id=source_id, like=like)
+
+    def unlock(self, copy: Path, measured: Measured | None) -> None:
+        """Make the files of a copy private and writable where they lie; as `Unlocker.open`."""
+        with self._unlocking() as unlocker:
+            unlocker.open(copy, self.ref_name(copy), measured)
+
+    def lock(self, copy: Path, measured: Measured | None, source_id: str | None = None) -> None:
+        """Make the files of a copy read-only, and let them share the bytes of objects again where that works here.
+
+        ``measured`` is what they are, just read, and becomes their ref; None leaves objects and ref alone
+        (``skip_checksum``). Raises `Refused` for what changes meanwhile; then the copy is still unlocked.
+        """
+        from dm.plumbing.store.joining import Joiner
+        from dm.plumbing.store.unlocking import Unlocker
+
+        name = self.ref_name(copy)
+        with self._work() as workspace:
+            ground = self._survey(workspace)
+            joiner = None
+            if measured is not None:
+                if ground.rungs:
+                    joiner = Joiner(self._layout, self._objects, workspace, rungs=ground.rungs)
+                    with self._ingest() as ingest:
+                        ingest.store_path(copy)
+                now = format_time(read_clock_ns())
+                self.write_ref(name, Ref(measured.digest, measured.size_bytes, measured.files, now, source_id))
+            unlocker = Unlocker(self._layout, workspace, ground, durable=self.options.durable)
+            unlocker.close(copy, name, measured, joiner)
+
+    def discard(self, copy: Path) -> None:
+        """Remove a copy with its marker and its ref; objects stay. It goes by one rename: a kill leaves it whole, or
+        nothing. The caller holds its lock.
+        """
+        with self._work() as workspace, machine_errors("delete", copy):
+            if not copy.is_dir() or copy.is_symlink():
+                remove_marker(copy, is_folder=False)
+            try:
+                os.rename(copy, workspace.new_path())
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                remove_tree(copy)  # a mount of its own
+            self.remove_ref(self.ref_name(copy))
+            self.forget_unlocked(copy)
+
+    @contextmanager
+    def _unlocking(self) -> Iterator[Unlocker]:
+        from dm.plumbing.store.unlocking import Unlocker
+
+        with self._work() as workspace:
+            yield Unlocker(self._layout, workspace, self._survey(workspace), durable=self.options.durable)
 
     @contextmanager
     def _joining(self) -> Iterator[Joiner]:

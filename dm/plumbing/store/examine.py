@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from dm.errors import DmError
 from dm.plumbing.fs.flock import open_lock_file, try_flock, unlock
-from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.temporary import is_temporary
 from dm.plumbing.hashing import hash_blobs, tree_id_of
 from dm.plumbing.store.layout import Layout
@@ -23,6 +23,7 @@ from dm.plumbing.store.markers import MARKER_NAME, has_marker
 from dm.plumbing.store.measure import SeenFile, SeenFiles
 from dm.plumbing.store.objects import FOLDER_MODE, TreeEntry, decode_tree
 from dm.plumbing.store.refs import Ref
+from dm.plumbing.store.unlocked import list_unlocked
 from dm.progress import SILENT, Progress
 from dm.values import Digest
 
@@ -186,10 +187,13 @@ class Examiner:
             yield Finding("ref-missing", path, "it is marked as complete, and nothing is known of it")
 
     def _find_leftovers(self) -> Iterator[Finding]:
-        """Workspaces of processes that are gone: their lock is free."""
+        """Workspaces of processes that are gone (their lock is free), and notes on unlocked copies that are gone."""
         for path in _list_folder(self._layout.partial):
             if path.name.startswith("work-") and self._is_free(path.name):
                 yield Finding("leftover", path, "work that a process left half-done")
+        for name, path in list_unlocked(self._layout):
+            if not os.path.lexists(self._layout.root / name):
+                yield Finding("leftover", path, f"a note that '{display_path(name)}' is unlocked, which is not there")
 
     def _is_free(self, name: str) -> bool:
         lock = self._layout.locks / name

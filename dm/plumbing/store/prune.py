@@ -23,6 +23,7 @@ from dm.plumbing.store.loose import LooseObjects
 from dm.plumbing.store.protocol import Store
 from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.reachability import find_reached
+from dm.plumbing.store.unlocked import forget_unlocked
 from dm.progress import SILENT, Progress
 from dm.values import Digest
 
@@ -145,6 +146,7 @@ class Pruner:
             item.path.unlink()
         except FileNotFoundError:
             return None
+        forget_unlocked(self._layout, item.name.removeprefix("refs/"))
         return Pruned(item)
 
     def _list_partials(self, before_ns: int) -> Iterator[Unreached]:

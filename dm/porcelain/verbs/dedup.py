@@ -39,7 +39,8 @@ def dedup(
     """Join equal files of the working copies in ``stores``; an outcome for each file that was replaced by a link.
 
     ``size_bytes`` of an outcome is what it gives back, which stands at the first of the files of one content. Working
-    copies are those with a ref and those with a marker. Nothing else is touched, and no byte of content changes.
+    copies are those with a ref and those with a marker; unlocked ones are left. Nothing else is touched, and no byte of
+    content changes.
     """
     outcomes: list[Outcome] = []
 
@@ -72,7 +73,7 @@ def _list_copies(store: DiskStore) -> Iterator[Path]:
     """The copies with a ref that are there, and those that another tool marked as complete."""
     for name, _ref in store.list_refs():
         path = store.root / name
-        if os.path.lexists(path):
+        if os.path.lexists(path) and not store.is_unlocked(path):
             yield path
     for finding in store.examiner().find_place_faults():
         if finding.kind == "ref-missing":

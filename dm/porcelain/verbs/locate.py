@@ -1,4 +1,4 @@
-"""``path`` and ``show``: where a dataset is, and all that is known of it. Reads no data and changes nothing."""
+"""``path`` and ``show``: where a dataset is, and all that is known of it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from dm.errors import NotFound
 from dm.porcelain.find import find_known_copy
 from dm.porcelain.select import find_skip_reason
+from dm.porcelain.states import tell_state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dm.plumbing.records.dataset import Dataset
+    from dm.porcelain.copies import Copy
     from dm.porcelain.project import Project
 
 
@@ -31,13 +34,18 @@ def find_path(project: Project, identifier: str) -> Path:
 
 
 def describe(project: Project, identifier: str) -> dict[str, object]:
-    """All that is known of a dataset: its entry, key, location with the rules that led there, copy, ref and record."""
+    """All that is known of a dataset: its entry, key, location with the rules that led there, copy, ref and record; its
+    state with the digests that were held against each other for it.
+
+    As for `status`, bytes are read only where the stat cache does not vouch for them.
+    """
     dataset = project.manifest.find(identifier)
     location = project.locate(dataset)
     project.look_anew()
     candidate = None if find_skip_reason(dataset) else find_known_copy(project, dataset)
     ref = None if candidate is None else candidate.copy.read_ref()
     record = project.state.datasets.get(dataset.key.text)
+    told = tell_state(project, dataset)
     return {
         "name": dataset.name,
         "key": dataset.key.text,
@@ -47,6 +55,11 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
         "user_managed": location.user_managed,
         "scope": location.scope,
         "path": None if candidate is None else candidate.copy.path,
+        "state": told.state,
+        "way_out": told.hint,
+        **told.digests,
+        "unlocked": None if candidate is None else candidate.copy.is_unlocked(),
+        "access": None if candidate is None else _tell_access(dataset, candidate.copy),
         "digest": None if ref is None else ref.digest,
         "bytes": None if ref is None else ref.size_bytes,
         "files": None if ref is None else ref.files,
@@ -64,3 +77,13 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
             for rule in project.places.explain_location(dataset)
         ],
     }
+
+
+def _tell_access(dataset: Dataset, copy: Copy) -> str:
+    """Whether the copy may be edited, and what to do where it may not: programs only say "permission denied"."""
+    if copy.user_managed:
+        return "yours: dm never makes it read-only"
+    if copy.is_unlocked():
+        return f"unlocked: you may edit it; dm lock {shlex.quote(dataset.name)} makes it read-only again"
+    shared = "it may share its bytes with other copies"
+    return f"read-only, since {shared}; dm unlock {shlex.quote(dataset.name)} makes a copy that you may edit"

@@ -67,7 +67,7 @@ def _find_copy(project: Project, dataset: Dataset) -> Candidate:
             code="skip-checksum",
         )
     for candidate in find_candidates(project, dataset):
-        if candidate.recorded or candidate.how == "location":
+        if candidate.recorded or candidate.how in ("scope", "location"):
             return candidate
     raise NotFound(f"'{dataset.name}' is not there", hint=f"dm fetch {quote_word(dataset.name)}", code="missing")
 
