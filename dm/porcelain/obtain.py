@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dm.errors import ContentMismatch, MachineFailed, NotFound
+from dm.errors import ContentMismatch
 from dm.plumbing.fs.publish import remove_tree
 from dm.plumbing.store.measure import measure_checksum, measure_copy
 from dm.porcelain.integrity import find_contract
@@ -26,8 +26,7 @@ def link_from_objects(project: Project, dataset: Dataset, copy: Copy) -> Publish
     """Make the copy from an object that its own store holds under the declared digest; None when it holds none.
 
     One physical copy then serves this place too. The object is verified first, by reading it unless the stat cache
-    vouches for it; one that fails, or was pruned since it was found, is told and passed over. The caller holds the
-    copy's lock.
+    vouches for it; one that fails is told and passed over. The caller holds the copy's lock.
     """
     contract = _find_object_contract(dataset)
     if contract is None or copy.store is None or copy.exists():
@@ -37,7 +36,7 @@ def link_from_objects(project: Project, dataset: Dataset, copy: Copy) -> Publish
         return None
     try:
         return copy.store.publish_object(known, copy.path, dataset.source_id)
-    except (ContentMismatch, NotFound) as error:
+    except ContentMismatch as error:
         project.progress.warn(f"{error.message}; looking further")
         return None
 
@@ -59,7 +58,7 @@ def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, staging:
         try:
             # What becomes the user's own file must not share its bytes with the object: it may be written to.
             store.checkout(known, entry, modes=("reflink", "copy") if copy.store is None else None)
-        except (ContentMismatch, NotFound) as error:
+        except ContentMismatch as error:
             project.progress.warn(f"{error.message}; looking further")
             continue
         sha256 = contract.hex if contract.algorithm == "sha256" else None
@@ -77,12 +76,7 @@ def _has_checksum(project: Project, store: DiskStore, known: Digest, contract: D
     if contract.algorithm == known.algorithm:
         return True
     cache, path = project.stat_cache, store.object_path(known)
-    try:
-        found = measure_checksum(path, contract.algorithm, stat_cache=cache, quick=True, ref_root=store.root)
-    except MachineFailed:
-        if store.has(known):
-            raise
-        return False  # pruned since it was found
+    found = measure_checksum(path, contract.algorithm, stat_cache=cache, quick=True, ref_root=store.root)
     if found.checksum == contract or found.digest != known:
         return True  # a damaged object is found out, and told, where it is linked
     project.progress.warn(f"object {known.short} in '{store.root}' is not {contract.short}; looking further")
