@@ -186,3 +186,17 @@ def test_a_folder_for_a_place_of_the_users_is_writable_and_its_own(
     for name in ("sub/x.bin", "y.bin"):
         about = (project / "mine" / name).stat()
         assert (1, 0o200) == (about.st_nlink, about.st_mode & 0o200)
+
+
+def test_show_says_what_a_copy_takes_for_itself(
+    project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    uri = http_server.put("/a.bin", DATA)
+    tables = [f'[{name}]\nuri = "{uri}"\nkey = "{name}"\nchecksum = "{SHA256}"\n' for name in ("a", "b")]
+    write_manifest(project, *tables)
+    assert 0 == ask("fetch", "a").status
+    assert (len(DATA), len(DATA)) == tuple(ask("show", "a").document["dataset"][each] for each in ("bytes", "disk"))
+    assert None is ask("show", "b").document["dataset"]["disk"]
+    assert 0 == ask("fetch").status
+    assert [0, 0] == [ask("show", name).document["dataset"]["disk"] for name in ("a", "b")]
+    assert "disk: 0" in run_dm("show", "b").stdout

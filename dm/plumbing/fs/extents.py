@@ -15,6 +15,7 @@ _HEAD = struct.Struct("=QQLLLL")
 _EXTENT = struct.Struct("=QQQQQLLLL")
 _FLAG_SYNC = 0x1
 _LAST = 0x1
+_SHARED = 0x2000
 #: UNKNOWN, DELALLOC, ENCODED, NOT_ALIGNED, DATA_INLINE: no place on the device that two files could have in common.
 _NO_PLACE = 0x2 | 0x4 | 0x8 | 0x100 | 0x200
 _EXTENTS_AT_ONCE = 256
@@ -29,6 +30,20 @@ def read_extents(path: AnyPath) -> tuple[Extent, ...] | None:
     """
     if not sys.platform.startswith("linux"):
         return None
+    found = _read_all(path)
+    if found is None or any(flags & _NO_PLACE for *_, flags in found):
+        return None
+    return tuple((logical, physical, length) for logical, physical, length, _ in found)
+
+
+def has_shared_extents(path: AnyPath) -> bool:
+    """Whether bytes of a file lie in blocks that another file has too; False where the file system does not tell."""
+    if not sys.platform.startswith("linux"):
+        return False
+    return any(flags & _SHARED for *_, flags in _read_all(path) or ())
+
+
+def _read_all(path: AnyPath) -> list[tuple[int, int, int, int]] | None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         return _read(descriptor)
@@ -38,8 +53,9 @@ def read_extents(path: AnyPath) -> tuple[Extent, ...] | None:
         os.close(descriptor)
 
 
-def _read(descriptor: int) -> tuple[Extent, ...] | None:
-    found: list[Extent] = []
+def _read(descriptor: int) -> list[tuple[int, int, int, int]]:
+    """(logical offset, physical offset, length, flags) of each extent."""
+    found: list[tuple[int, int, int, int]] = []
     start = 0
     while True:
         buffer = bytearray(_HEAD.size + _EXTENTS_AT_ONCE * _EXTENT.size)
@@ -48,14 +64,12 @@ def _read(descriptor: int) -> tuple[Extent, ...] | None:
         count = _HEAD.unpack_from(buffer)[3]
         for number in range(count):
             logical, physical, length, _, _, flags, *_ = _EXTENT.unpack_from(buffer, _HEAD.size + number * _EXTENT.size)
-            if flags & _NO_PLACE:
-                return None
-            found.append((logical, physical, length))
+            found.append((logical, physical, length, flags))
             if flags & _LAST:
-                return tuple(found)
+                return found
             start = logical + length
         if not count:
-            return tuple(found)
+            return found
 
 
 def share_blocks(one: AnyPath, other: AnyPath) -> bool:

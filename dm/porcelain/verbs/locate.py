@@ -62,6 +62,7 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
         "access": None if candidate is None else _tell_access(dataset, candidate.copy),
         "digest": None if ref is None else ref.digest,
         "bytes": None if ref is None else ref.size_bytes,
+        "disk": None if candidate is None else _count_own_bytes(project, candidate.copy),
         "files": None if ref is None else ref.files,
         "verified": None if ref is None else ref.verified,
         "revision": None if candidate is None else candidate.copy.find_revision(),
@@ -87,3 +88,11 @@ def _tell_access(dataset: Dataset, copy: Copy) -> str:
         return f"unlocked: you may edit it; dm lock {shlex.quote(dataset.name)} makes it read-only again"
     shared = "it may share its bytes with other copies"
     return f"read-only, since {shared}; dm unlock {shlex.quote(dataset.name)} makes a copy that you may edit"
+
+
+def _count_own_bytes(project: Project, copy: Copy) -> int:
+    from dm.plumbing.store.occupancy import count_own_bytes
+
+    ref = copy.read_ref()
+    stores = [project.open_store(root) for root in project.list_store_roots()]
+    return count_own_bytes(copy.path, None if ref is None else ref.digest, stores=stores)
