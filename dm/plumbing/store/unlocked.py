@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dm.plumbing.fs.machine import machine_errors
-from dm.plumbing.fs.publish import write_file
+from dm.plumbing.fs.publish import flush_file_systems
 from dm.plumbing.fs.remove import unlink_quietly
-from dm.plumbing.fs.temporary import is_temporary
 from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.writing import write_private
 
 
 def is_unlocked(layout: Layout, name: str) -> bool:
@@ -24,10 +24,18 @@ def is_unlocked(layout: Layout, name: str) -> bool:
     return os.path.isdir(layout.unlocked) and os.path.exists(_note_path(layout, name))
 
 
-def note_unlocked(layout: Layout, name: str) -> None:
-    """Note that a copy is unlocked. It is noted before its first file can be written to."""
-    layout.prepare()
-    write_file(Path(_note_path(layout, name)), os.fsencode(f"{name}\n"))
+def note_unlocked(layout: Layout, name: str, private: str, *, durable: bool) -> None:
+    """Note that a copy is unlocked. It is noted before its first file can be written to.
+
+    ``private`` is a path in a workspace of the store, where nothing lies: what a kill leaves there is cleared.
+    """
+    path = _note_path(layout, name)
+    with machine_errors("write", path):
+        write_private(private, os.fsencode(f"{name}\n"))
+        if durable:
+            flush_file_systems([Path(private)])
+        layout.ensure_folder_once(os.path.dirname(path))
+        os.rename(private, path)
 
 
 def forget_unlocked(layout: Layout, name: str) -> None:
@@ -46,8 +54,6 @@ def list_unlocked(layout: Layout) -> Iterator[tuple[str, Path]]:
         except (FileNotFoundError, NotADirectoryError):
             return
         for each in names:
-            if is_temporary(each):
-                continue
             path = layout.unlocked / each
             try:
                 yield os.fsdecode(path.read_bytes()).removesuffix("\n"), path

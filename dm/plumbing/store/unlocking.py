@@ -62,7 +62,7 @@ class Unlocker:
             now = format_time(read_clock_ns())
             ref = Ref(measured.digest, measured.size_bytes, measured.files, now, source_id)
         is_folder = staged.is_dir()
-        note_unlocked(self._layout, name)
+        note_unlocked(self._layout, name, self._work.new_path(), durable=self._durable)
         try:
             with machine_errors("place", copy):
                 write_private(private, f"{ref.format()}\n".encode())
@@ -86,7 +86,7 @@ class Unlocker:
         for a file that changed meanwhile; then the rest is as it was, and the copy counts as unlocked.
         """
         self._refuse_other_device(copy)
-        note_unlocked(self._layout, name)
+        note_unlocked(self._layout, name, self._work.new_path(), durable=self._durable)
         for path, blob_id in _pair(copy, measured):
             with machine_errors("unlock", path):
                 status = os.lstat(path)

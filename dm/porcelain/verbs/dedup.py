@@ -71,8 +71,10 @@ def dedup(
 
 def _list_copies(store: DiskStore) -> Iterator[Path]:
     """The copies with a ref that are there, and those that another tool marked as complete."""
-    for name, _ref in store.list_refs():
+    for name, ref in store.list_refs():
         path = store.root / name
+        if ref.digest is None:
+            continue  # skip_checksum: it stands alone, and is not read
         if os.path.lexists(path) and not store.is_unlocked(path):
             yield path
     for finding in store.examiner().find_place_faults():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from dm.errors import ContentMismatch, DmError, NotFound
+from dm.errors import ContentMismatch, DmError, MachineFailed, NotFound
 from dm.plumbing.records.state import Record, make_storage_path
 from dm.porcelain.find import Candidate, find_known_copy, weigh
 from dm.porcelain.integrity import describe_damage, judge, name_ways_out_of_edit
@@ -46,6 +47,8 @@ def _lock(project: Project, dataset: Dataset, *, dry_run: bool) -> Outcome:
         return Outcome(dataset.name, "skipped", state="skipped", message=skipped)
     candidate = find_unlocked(project, dataset)
     if candidate is None:
+        if not dry_run:
+            _clear_leftovers(project, dataset)
         return _tell_locked(project, dataset)
     copy = candidate.copy
     with nullcontext() if dry_run else project.lock_copy(copy):
@@ -65,6 +68,20 @@ def _lock(project: Project, dataset: Dataset, *, dry_run: bool) -> Outcome:
         lock_in_place(project, dataset, copy, None if standing is None else standing.measured)
         _record(project, dataset, copy, standing)
     return outcome._replace(message="locked: read-only")
+
+
+def _clear_leftovers(project: Project, dataset: Dataset) -> None:
+    """Tidy up after a run that was killed when the private copy was gone already: its lock, its ref."""
+    own = project.locate_in_own_scope(dataset)
+    if own is None or own.path == project.locate(dataset).path:
+        return
+    copy = project.copy_at(own)
+    if copy.exists() or not (os.path.lexists(f"{copy.path}.lock") or copy.read_ref() is not None):
+        return
+    # Who holds the lock now is alive, or another tool: then it is theirs to tidy up.
+    with suppress(MachineFailed), project.lock_copy(copy, should_stop=lambda: True):
+        if not copy.exists():
+            copy.remove_ref()
 
 
 def _tell_locked(project: Project, dataset: Dataset) -> Outcome:
