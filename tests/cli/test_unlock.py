@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from dm.plumbing.fs.extents import share_blocks
 from tests.fixtures.archives import read_tree
 from tests.fixtures.commands import Answer, Ask, default_copy, list_litter, snapshot, store_root, write_manifest
 from tests.fixtures.homes import Home, RunDm
+from tests.fixtures.machine import MakeImage
 from tests.fixtures.servers import HttpServer
 
 BODY = b"these are the right bytes\n" * 20
@@ -351,3 +353,25 @@ def test_without_a_checksum_it_is_unlocked_and_locked_too(
 def test_the_stores_folder_says_why_files_are_read_only(place: Place) -> None:
     text = (store_root(place.home) / ".dm" / "README").read_text()
     assert "read-only" in text and "dm unlock NAME" in text
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "ext4"])
+def test_the_bytes_are_shared_again_afterwards(
+    image_file_system: MakeImage, ask: Ask, run_dm: RunDm, project: Path, http_server: HttpServer, kind: str
+) -> None:
+    root = image_file_system(kind) / "root"
+    env = {"DATAMANIFEST_DATA_DIR": str(root)}
+    uri = http_server.put("/a.bin", BODY * 1000)
+    write_manifest(project, CONFIG, f'[a]\nuri = "{uri}"\n')
+    assert 0 == run_dm("fetch", env=env).returncode
+    assert 0 == run_dm("unlock", "a", env=env).returncode
+    own = root / "paper" / "datasets" / "127.0.0.1" / "a.bin"
+    with own.open("ab") as file:
+        file.write(b"more")
+    assert 0 == run_dm("pin", "a", env=env).returncode
+    assert 0 == run_dm("lock", "a", env=env).returncode
+    digest = ask("status", "a", env=env).only["digest"].partition(":")[2]
+    found = root / ".dm" / "objects" / digest[:2] / digest[2:]
+    assert share_blocks(own, found)
+    assert (0o444, BODY * 1000 + b"more") == (mode(own), own.read_bytes())
+    assert 0 == run_dm("verify", "--all", env=env).returncode

@@ -535,12 +535,17 @@ class DiskStore:
 
     def is_unlocked(self, copy: Path) -> bool:
         """Whether a copy is private and writable, its bytes its user's to change."""
+        # Asked for each of thousands: most stores have no such copy.
+        if not os.path.isdir(self._layout.unlocked):
+            return False
         from dm.plumbing.store.unlocked import is_unlocked
 
         return is_unlocked(self._layout, self.ref_name(copy))
 
     def forget_unlocked(self, copy: Path) -> None:
         """What lies at a copy's place is not unlocked; nothing noted is fine."""
+        if not os.path.isdir(self._layout.unlocked):
+            return
         from dm.plumbing.store.unlocked import forget_unlocked
 
         forget_unlocked(self._layout, self.ref_name(copy))

@@ -20,8 +20,7 @@ from dm.plumbing.store.writing import write_private
 
 def is_unlocked(layout: Layout, name: str) -> bool:
     """Whether a copy is noted as unlocked; ``name`` is its ref's name, or its absolute path where it has none."""
-    # Most stores have no such copy, and `dm status` asks for each of thousands.
-    return os.path.isdir(layout.unlocked) and os.path.exists(_note_path(layout, name))
+    return os.path.exists(_note_path(layout, name))
 
 
 def note_unlocked(layout: Layout, name: str, private: str, *, durable: bool) -> None:

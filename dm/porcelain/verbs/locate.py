@@ -57,7 +57,7 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
         "path": None if candidate is None else candidate.copy.path,
         "state": told.state,
         "way_out": told.hint,
-        **told.digests,
+        "digests": dict(told.digests),
         "unlocked": None if candidate is None else candidate.copy.is_unlocked(),
         "access": None if candidate is None else _tell_access(dataset, candidate.copy),
         "digest": None if ref is None else ref.digest,
