@@ -429,7 +429,7 @@ class DiskStore:
         checkout = self._checkout(progress)
         with self._reading():
             plan = checkout.plan(digest)
-            if self._layout.owns(destination):
+            if self._layout.owns(destination) and self._is_on_root_device(destination):
                 with self._work() as workspace:
                     staged = Path(workspace.new_path())
                     built = self._build(plan, staged, destination, checkout=checkout, modes=modes)
@@ -455,7 +455,7 @@ class DiskStore:
 
         The caller holds the copy's lock. Raises as `checkout` does.
         """
-        from dm.plumbing.store.publishing import Published, put_ref
+        from dm.plumbing.store.publishing import Published, name_beside, put_ref
         from dm.plumbing.store.writing import write_private
 
         progress = progress or self._progress
@@ -464,6 +464,9 @@ class DiskStore:
         with self._work() as workspace:
             plan = checkout.plan(digest)
             staged, private = Path(workspace.new_path()), Path(workspace.new_path())
+            if not self._is_on_root_device(copy):
+                staged = name_beside(copy, b"new")
+                remove_tree(staged)
             ref = Ref(digest, plan.size_bytes, plan.files_count, format_time(read_clock_ns()), source_id)
             with machine_errors("publish", copy):
                 if not digest.is_tree:
@@ -471,16 +474,17 @@ class DiskStore:
                 write_private(os.fspath(private), f"{ref.format()}\n".encode())
                 if os.path.lexists(copy):
                     raise _occupied(copy)
+                self._layout.ensure_folder_once(os.path.dirname(copy))
                 built = checkout.build(plan, os.fspath(staged), modes=self.ground().rungs, strict=False)
                 if self.options.durable:
                     # Names alone are in the journal of the file system, in their order; bytes are not.
                     if built.all_hardlinks:
                         _flush_file(private)
                     else:
-                        flush_file_systems([workspace.folder])
+                        flush_file_systems([workspace.folder, staged])
                 put_ref(self._layout, name, private)
-                self._layout.ensure_folder_once(os.path.dirname(copy))
                 if not place(staged, copy):
+                    remove_tree(staged)
                     raise _occupied(copy)
                 put_marker(copy, is_folder=digest.is_tree)
                 self.forget_unlocked(copy)
@@ -722,6 +726,14 @@ class DiskStore:
     def _usual_modes(self, destination: Path) -> tuple[LinkMode, ...]:
         # Inside the store it is known what works; elsewhere, and where the store cannot be written to, it is tried.
         return self.ground().rungs if self._layout.owns(destination) else self.options.link
+
+    def _is_on_root_device(self, path: Path) -> bool:
+        """Whether what is staged in ``.dm`` can be renamed to a path: a folder below the root may be a mount."""
+        folder = path.parent
+        with machine_errors("look at", folder):
+            while not folder.is_dir() and folder != self.root:
+                folder = folder.parent
+            return os.stat(folder).st_dev == os.stat(self.meta).st_dev
 
     def _tell_fallback(self, built: Built, copy: Path) -> None:
         if built.fallback is not None and not self._told:

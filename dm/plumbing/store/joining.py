@@ -93,6 +93,8 @@ def find_groups(
     """
     alike: dict[tuple[int, int, bool], list[Twin]] = {}
     for twin in twins:
+        if set(twin.store.options.link) == {"copy"}:
+            continue  # nothing that joins is allowed there
         alike.setdefault((twin.device, twin.size, twin.is_executable), []).append(twin)
     candidates = [some for some in alike.values() if len({twin.inode for twin in some}) > 1]
     total = sum(twin.size for some in candidates for twin in {twin.inode: twin for twin in some}.values())
@@ -219,13 +221,14 @@ class Joiner:
 
     def _replace(self, source: str, path: str, digest: Digest, *, executable: bool) -> LinkMode | None:
         """``path`` is read once more, and stays when it changes. A reflink keeps the file's own mode and times."""
+        rungs = [mode for mode in self._rungs if mode != "copy"]  # a copy joins nothing
         private = self._work.new_path()
         with machine_errors("replace", path):
             before = os.lstat(path)
             if hash_blob(path) != digest.raw:
                 return None
             try:
-                mode = link_file(source, private, modes=self._rungs, executable=executable)
+                mode = link_file(source, private, modes=rungs, executable=executable)
             except MachineFailed as error:
                 if error.code != "link-failed":
                     raise
