@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +20,7 @@ from dm.errors import DmError, NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of, hash_blob
-from dm.plumbing.store.markers import put_marker, remove_marker
+from dm.plumbing.store.markers import has_marker, put_marker, refuse_foreign_marker, remove_marker
 from dm.plumbing.store.measure import build_trees, measure_copy
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry
 from dm.plumbing.store.verify import compare_copy
@@ -46,6 +46,7 @@ class Mender:
     def __init__(self, stores: Sequence[DiskStore], *, progress: Progress = SILENT) -> None:
         self._stores = [store for store in stores if store.exists()]
         self._progress = progress
+        self._held: set[Path] = set()
         self._places: dict[bytes, list[Path]] | None = None
         self._links: dict[bytes, list[Path]] = {}
         self._trees: dict[bytes, list[TreeEntry]] | None = None
@@ -56,6 +57,12 @@ class Mender:
         Raises `NotFound` when no sound bytes are in reach; then the damaged object is left. The copies that are hard
         links to it still have its bytes: they are mended as copies.
         """
+        with self.repairing(store):
+            if self._is_sound(store.object_path(digest), digest):
+                return None  # another repair was quicker
+            return self._replace_object(store, digest)
+
+    def _replace_object(self, store: DiskStore, digest: Digest) -> Path | None:
         path = store.object_path(digest)
         entries = self._find_tree(digest) if digest.is_tree else None
         source = None if digest.is_tree else self.find_bytes(digest, but=path)
@@ -83,12 +90,23 @@ class Mender:
         Raises `NotFound` when what the copy should be cannot be told: its tree is nowhere in reach.
         """
         copy = store.root / name
-        with store.lock_copy(copy):
+        with self.repairing(store), store.lock_copy(copy):
             if expected.is_tree:
                 return self._mend_folder(store, copy, ref, expected, inodes)
             if inodes is not None and not _is_among(copy, inodes):
                 return Mended(0, (), (Difference(".", "changed"),))
             return self._mend_file(store, copy, ref, expected)
+
+    def mend_marker(self, store: DiskStore, name: str, expected: Digest) -> bool:
+        """Mark a copy as complete when its bytes, read now, are what its ref says; False when they are not."""
+        copy = store.root / name
+        with self.repairing(store), store.lock_copy(copy):
+            if not compare_copy(copy, expected, store, stat_cache=store.stat_cache, ref_root=store.root).equal:
+                return False
+            with machine_errors("mark", copy):
+                if not refuse_foreign_marker(copy, is_folder=expected.is_tree):
+                    put_marker(copy, is_folder=expected.is_tree)
+        return True
 
     def find_bytes(self, digest: Digest, *, but: Path | None = None) -> Path | None:
         """A file with the bytes of a blob, or the object of a tree, read and found right; None: none is in reach."""
@@ -102,6 +120,23 @@ class Mender:
             if path != but and self._is_sound(path, digest):
                 return path
         return None
+
+    @contextmanager
+    def repairing(self, store: DiskStore) -> Iterator[None]:
+        """Held while anything in a store is mended, by one process at a time; blocks of this mender may be nested.
+
+        Who waits does so before the locks of copies, in that order everywhere. Raises `MachineFailed` for a store that
+        cannot be written to.
+        """
+        if store.root in self._held:
+            yield
+            return
+        with store.lock_repair():
+            self._held.add(store.root)
+            try:
+                yield
+            finally:
+                self._held.discard(store.root)
 
     # Inside
 
@@ -128,8 +163,15 @@ class Mender:
         left: list[Difference] = []
         differences = comparison.differences
         if inodes is not None:
-            left += [each for each in differences if each.how == "added" or not _is_among(copy / each.path, inodes)]
-            differences = tuple(each for each in differences if each not in left)
+            # A copy without its marker is one that a repair was killed in: what it lacks is filled in.
+            unmarked = not has_marker(copy, is_folder=True)
+            differences = tuple(
+                each
+                for each in comparison.differences
+                if each.how != "added"
+                and (_is_among(copy / each.path, inodes) or (each.how == "lost" and unmarked))
+            )
+            left += [each for each in comparison.differences if each not in differences]
             if not differences:
                 return Mended(0, (), tuple(left))
         whole = any(each.path == "." for each in differences)

@@ -176,3 +176,39 @@ def test_a_stray_marker_and_dead_work_are_tidied_up(
     (store_root(home) / ".dm" / "locks" / "work-7").touch()
     assert 0 == ask("verify", "--all", "--repair").status
     assert not stray.exists() and not dead.exists()
+
+
+def test_a_whole_copy_without_its_marker_is_marked_and_another_is_not(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    folder = store_folder(home, run_dm, tmp_path)
+    (folder / ".complete").unlink()
+    assert 0 == ask("verify", "--all").status
+    assert not (folder / ".complete").exists()
+    answer = ask("verify", "--all", "--repair")
+    assert ["marked as complete: its bytes are what its ref says"] == [
+        each["message"] for each in answer.outcomes if each.get("code") == "mended"
+    ]
+    assert (folder / ".complete").is_file()
+    (folder / ".complete").unlink()
+    break_link(folder / "a", b"edited")
+    assert 4 == ask("verify", "--all", "--repair").status
+    assert not (folder / ".complete").exists()
+    assert b"edited" == (folder / "a").read_bytes()
+
+
+def test_an_object_that_no_copy_needs_is_put_aside_when_it_is_damaged(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    store_folder(home, run_dm, tmp_path)
+    wrong = store_root(home) / ".dm" / "objects" / "ab" / ("c" * 62)
+    wrong.parent.mkdir(exist_ok=True)
+    wrong.write_bytes(b"not what its name says")
+    assert 4 == ask("verify", "--all").status
+    answer = ask("verify", "--all", "--repair")
+    [told] = [each["message"] for each in answer.outcomes if each.get("code") == "mended"]
+    assert told.startswith("put aside: no copy needs it; its bytes are kept at ")
+    assert not wrong.exists() and b"not what its name says" in quarantine(home)
+    assert 0 == ask("verify", "--all").status

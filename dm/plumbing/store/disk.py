@@ -44,7 +44,7 @@ from dm.progress import SILENT, Progress
 from dm.values import Digest
 
 if TYPE_CHECKING:
-    from dm.plumbing.fs.lock import CopyLock, FileLock
+    from dm.plumbing.fs.lock import CopyLock, DocumentLock, FileLock
     from dm.plumbing.store.checkout import Built, Checkout, Plan
     from dm.plumbing.store.examine import Examiner
     from dm.plumbing.store.ground import Ground
@@ -303,6 +303,21 @@ class DiskStore:
             progress=self._progress,
             timeout_s=timeout_s,
             should_stop=should_stop,
+        )
+
+    def lock_repair(self) -> DocumentLock:
+        """Held by who mends objects and copies here: what another repair has in hand is not judged meanwhile. It is
+        taken before the locks of copies.
+        """
+        from dm.plumbing.fs.lock import DocumentLock
+
+        self._layout.prepare()
+        return DocumentLock(
+            self.meta / "locks" / "repair",
+            progress=self._progress,
+            describe=f"the repair of '{display_path(self.root)}'",
+            holder=f"{self._process_id} {self._host_name}",
+            stale_age_s=self.options.stale_age_s,
         )
 
     def state_of(self, copy: Path) -> CopyState:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -145,10 +145,27 @@ def verify_store(
     that it did not come to.
 
     With ``repair`` a bad object gives way to sound bytes from this store or ``others``, also in the copies that are
-    hard links to it; stray markers and the work of dead processes are removed. A copy that only differs from its ref is
-    left: its project's contract is not known here.
+    hard links to it; stray markers and the work of dead processes are removed, and a copy that is what its ref says
+    gets the marker that it lacks. A copy that only differs from its ref is left: its project's contract is not known
+    here. One repair of a store goes on at a time.
     """
-    tell = report or _ignore
+    if not options.repair:
+        return _verify_store(store, options, None, progress=progress, report=report or _ignore)
+    mender = Mender([store, *others], progress=progress)
+    with ExitStack() as held:
+        with suppress(MachineFailed):  # one that cannot be written to is looked at all the same
+            held.enter_context(mender.repairing(store))
+        return _verify_store(store, options, mender, progress=progress, report=report or _ignore)
+
+
+def _verify_store(
+    store: DiskStore,
+    options: VerifyOptions,
+    mender: Mender | None,
+    *,
+    progress: Progress,
+    report: Callable[[Outcome], None],
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
     begun_s = read_monotonic_s()
     examiner = store.examiner(progress=progress)
@@ -158,11 +175,10 @@ def verify_store(
         findings += examiner.find_object_faults(objects)
         findings += examiner.find_ref_faults()
     findings += examiner.find_place_faults()
-    mender = Mender([store, *others], progress=progress) if options.repair else None
-    inodes = frozenset(_list_inodes(findings))
+    inodes = frozenset() if mender is None else frozenset(_list_inodes(store, findings))
     for finding in findings:
         outcomes.append(_describe(finding) if mender is None else _tidy(mender, store, finding))
-        tell(outcomes[-1])
+        report(outcomes[-1])
     if objects is None:
         return outcomes
     total = sum(objects.sound.values())
@@ -172,7 +188,7 @@ def verify_store(
             message=f"{len(objects.sound)} objects are sound",
         )  # fmt: skip
         outcomes.append(sound)
-        tell(sound)
+        report(sound)
     if options.max_time_s is not None:
         options = options._replace(max_time_s=max(0.0, options.max_time_s - (read_monotonic_s() - begun_s)))
     lost = {finding.copies[0] for finding in findings if finding.kind in ("copy-missing", "ref-malformed")}
@@ -441,12 +457,14 @@ def _mend_copy(mender: Mender, store: DiskStore, outcome: Outcome, inodes: froze
     return _tell_mended(outcome, store.root / outcome.name, ref.digest, mended)
 
 
-def _list_inodes(findings: Sequence[Finding]) -> Iterator[int]:
-    """The inodes of damaged objects: what is a hard link to one is damaged with it."""
-    for finding in findings:
-        if finding.kind == "object-damaged":
-            with suppress(FileNotFoundError):
-                yield os.lstat(finding.path).st_ino
+def _list_inodes(store: DiskStore, findings: Sequence[Finding]) -> Iterator[int]:
+    """The inodes of damaged objects: what is a hard link to one is damaged with it. Those that a repair put aside, and
+    was killed before it came to the copies, count too.
+    """
+    damaged = [finding.path for finding in findings if finding.kind == "object-damaged"]
+    for path in [*damaged, *(store.meta / "quarantine").glob("*/" + "[0-9a-f]" * 62)]:
+        with suppress(FileNotFoundError):
+            yield os.lstat(path).st_ino
 
 
 def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
@@ -459,6 +477,10 @@ def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
             with machine_errors("remove", finding.path):
                 finding.path.unlink()
             told = "removed: a completion marker without a copy"
+        elif finding.kind == "marker-missing" and finding.digest is not None:
+            if not mender.mend_marker(store, finding.copies[0], finding.digest):
+                return outcome
+            told = "marked as complete: its bytes are what its ref says"
         elif finding.kind == "leftover" and finding.path.parent == store.meta / "unlocked":
             with machine_errors("remove", finding.path):
                 finding.path.unlink()
