@@ -216,9 +216,10 @@ class Manifest:
 
         With ``check`` a difference is raised, as in `fetch`.
         """
+        from dm.porcelain.verbs.verify import VerifyOptions
         from dm.porcelain.verbs.verify import verify as run
 
-        return self._answer(names, lambda chosen: run(self._project, chosen, quick=quick), check=check)
+        return self._answer(names, lambda chosen: run(self._project, chosen, VerifyOptions(quick=quick)), check=check)
 
     def add(self, source: str, **options: object) -> Outcome | list[Outcome]:
         """Declare a URI, a path or a record's DOI, fetch it and pin its checksum; the fields of `AddOptions` are the

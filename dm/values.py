@@ -178,7 +178,9 @@ class Outcome(NamedTuple):
 
     ``status`` is ``ok``, ``unchanged``, ``skipped`` or ``failed``; ``state`` one of the words of SCHEMA.md, "States";
     ``size_bytes`` the item's bytes; ``exit_status`` what this item adds to the command's exit; ``error`` what made
-    it fail, with its chain of causes (not in JSON). An outcome with a path is an `os.PathLike`.
+    it fail, with its chain of causes (not in JSON); ``digests`` what was held against each other: ``contract``,
+    ``seen`` and ``disk``, with ``disk_checksum`` where that was measured in the contract's algorithm. An outcome with a
+    path is an `os.PathLike`.
     """
 
     name: str
@@ -193,6 +195,7 @@ class Outcome(NamedTuple):
     differences: Sequence[Difference] = ()
     exit_status: int = 0
     error: DmError | None = None
+    digests: Mapping[str, Digest | None] = MappingProxyType({})
 
     def __fspath__(self) -> str:
         if self.path is None:

@@ -191,7 +191,7 @@ def _explain_repository(dataset: Dataset, mismatch: ContentMismatch) -> ContentM
     return ContentMismatch(
         mismatch.message,
         hint="the peers' checksum of a repository covers its '.git', which no second clone gives again: "
-        f"delete 'checksum' of [{dataset.name}]; fetch then fills in 'digest'",
+        f"delete 'checksum' of [{dataset.name}]: fetch then fills in 'digest', as dm pin does of a copy that is there",
         code=mismatch.code,
     )
 

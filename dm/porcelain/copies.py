@@ -18,6 +18,7 @@ from dm.plumbing.store.refs import Ref
 if TYPE_CHECKING:
     from dm.plumbing.records.copy_notes import CopyNotes
     from dm.plumbing.store.disk import DiskStore
+    from dm.plumbing.store.layout import Layout
     from dm.progress import Progress
 
 
@@ -53,6 +54,14 @@ class Notes:
             del known[path]
         else:
             known[path] = revision
+
+    @property
+    def layout(self) -> Layout:
+        """Where notes on unlocked copies are that are in no store."""
+        from dm.plumbing.records.private import PRIVATE_FOLDER
+        from dm.plumbing.store.layout import Layout
+
+        return Layout(self._root / PRIVATE_FOLDER)
 
     @property
     def _known(self) -> CopyNotes:
@@ -124,6 +133,25 @@ class Copy:
             self.store.write_ref(self.store.ref_name(self.path), ref)
         else:
             self._notes.note(self.path, ref)
+
+    def is_unlocked(self) -> bool:
+        """Whether the copy is unlocked: private, writable, its bytes its user's to change (`dm unlock`)."""
+        if self.user_managed:
+            return False
+        if self.store is not None:
+            return self.store.is_unlocked(self.path)
+        from dm.plumbing.store.unlocked import is_unlocked
+
+        return is_unlocked(self._notes.layout, os.fspath(self.path))
+
+    def forget_unlocked(self) -> None:
+        """The copy is not unlocked any more, or gone."""
+        if self.store is not None:
+            self.store.forget_unlocked(self.path)
+            return
+        from dm.plumbing.store.unlocked import forget_unlocked
+
+        forget_unlocked(self._notes.layout, os.fspath(self.path))
 
     def note_revision(self, revision: str | None) -> None:
         """Record the commit that the copy is of; None when it is no repository's."""

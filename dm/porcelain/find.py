@@ -1,7 +1,7 @@
 """Finding what is there already, and weighing whether it may be used.
 
-The order is SCHEMA.md's "Finding what is there": the state record, the location, the read pools, the other built-in
-roots. What is found is used only when it is complete and its bytes are vouched for.
+The order is SCHEMA.md's "Finding what is there": the state record, an unlocked copy of the project's own, the location,
+the read pools, the other built-in roots. What is found is used only when it is complete and its bytes are vouched for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dm.porcelain.project import Project
 
 #: Where a candidate was found.
-How = Literal["state", "location", "pool", "root"]
+How = Literal["state", "scope", "location", "pool", "root"]
 #: use: as it is. adopt: proven, its marker or ref is missing. wrong: complete, but its bytes fail the contract.
 #: foreign: an intact copy of another source or contract. unknown: unmarked, and nothing vouches for it.
 Verdict = Literal["use", "adopt", "wrong", "foreign", "unknown"]
@@ -59,6 +59,10 @@ def find_candidates(project: Project, dataset: Dataset) -> Iterator[Candidate]:
         candidate = _find_recorded(project, dataset, recorded)
         if candidate is not None:
             yield candidate
+    private = _find_unlocked(project, dataset)
+    if private is not None and os.fspath(private.copy.path) not in seen:
+        seen.add(os.fspath(private.copy.path))
+        yield private
     copy = project.copy_at(location)
     if copy.exists():
         yield Candidate(copy, "location", recorded=recorded == location.path)
@@ -70,6 +74,17 @@ def find_candidates(project: Project, dataset: Dataset) -> Iterator[Candidate]:
             copy = project.copy_at(folder.place(dataset))
             if copy.exists():
                 yield Candidate(copy, how, recorded=False)
+
+
+def _find_unlocked(project: Project, dataset: Dataset) -> Candidate | None:
+    """The copy in the project's own scope, where it is unlocked: it is found without a record too."""
+    if not project.has_unlocked():
+        return None
+    own = project.locate_in_own_scope(dataset)
+    if own is None:
+        return None
+    copy = project.copy_at(own)
+    return Candidate(copy, "scope", recorded=False) if copy.is_unlocked() and copy.exists() else None
 
 
 def _find_recorded(project: Project, dataset: Dataset, path: Path) -> Candidate | None:
@@ -120,6 +135,13 @@ def weigh(project: Project, dataset: Dataset, candidate: Candidate, *, progress:
     return Weighed(candidate, _decide(dataset, candidate, standing, marked=marked), standing)
 
 
+def is_edited(weighed: Weighed) -> bool:
+    """Whether it is an unlocked copy whose bytes are others now: it stands for its dataset until its user says what
+    becomes of the edit, and nothing is ever used past it in silence.
+    """
+    return weighed.verdict == "wrong" and weighed.candidate.copy.is_unlocked()
+
+
 def is_read_only(candidate: Candidate) -> bool:
     """Whether a candidate lies in a pool or another tool's folder: used where it is, nothing is written there."""
     return candidate.copy.store is None and candidate.how in ("pool", "state")
@@ -164,9 +186,9 @@ def choose_copy(project: Project, dataset: Dataset, *, weigh_bytes: bool = True)
     first: Weighed | None = None
     for candidate in find_candidates(project, dataset):
         weighed = weigh(project, dataset, candidate)
-        if weighed.verdict in ("use", "adopt"):
+        if weighed.verdict in ("use", "adopt") or is_edited(weighed):
             return weighed
-        if first is None and weighed.verdict != "foreign" and candidate.how in ("state", "location"):
+        if first is None and weighed.verdict != "foreign" and candidate.how in ("state", "scope", "location"):
             first = weighed
     return first
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dm.plumbing.store.measure import Measured, measure_checksum, measure_copy, recall_file
+from dm.plumbing.store.measure import Measured, SeenFiles, measure_checksum, measure_copy, recall_file
 from dm.progress import SILENT, Progress
 from dm.values import Digest, quote_word
 
@@ -43,13 +43,21 @@ def find_contract(dataset: Dataset) -> Digest | None:
 
 
 def judge(
-    project: Project, dataset: Dataset, copy: Copy, *, quick: bool, progress: Progress = SILENT
+    project: Project,
+    dataset: Dataset,
+    copy: Copy,
+    *,
+    quick: bool,
+    contract: bool = False,
+    seen: SeenFiles | None = None,
+    progress: Progress = SILENT,
 ) -> Standing:
     """Look at a copy that exists; changes nothing but the stat cache.
 
     Reads every byte once, unless ``quick`` and the stat cache vouches. A checksum whose blob id a store knows and the
     copy's own ref names too (both were written when the bytes arrived) is not computed again: equal ids are equal
-    bytes. Either of them alone is a hint, and so are both where the bytes are others.
+    bytes. Either of them alone is a hint, and so are both where the bytes are others. With ``contract`` the manifest's
+    ``checksum`` is computed in any case, also beside a ``digest``. ``seen`` as in `measure_copy`.
     """
     ref = copy.read_ref()
     checksum = None if dataset.skip_checksum or dataset.digest is not None else dataset.checksum
@@ -58,21 +66,32 @@ def judge(
         if recalled is not None:
             return _stand(dataset, ref, None, recalled)
     known = None if checksum is None else project.find_blob_id(checksum)
-    if ref is None or ref.digest != known:
+    if contract or ref is None or ref.digest != known:
         known = None
 
     def measure(algorithm: str) -> Measured:
         root = None if copy.store is None else copy.store.root
         cache = project.stat_cache
         return measure_copy(
-            copy.path, algorithm=algorithm, quick=quick, stat_cache=cache, ref_root=root, progress=progress
+            copy.path, algorithm=algorithm, quick=quick, stat_cache=cache, ref_root=root, seen=seen, progress=progress
         )
 
     measured = measure("blake3" if checksum is None or known is not None else checksum.algorithm)
     if checksum is not None and known not in (None, measured.digest):
         known = None
         measured = measure(checksum.algorithm)
-    return _stand(dataset, ref, known, measured)
+    standing = _stand(dataset, ref, known, measured)
+    if contract and standing.meets_contract and dataset.digest is not None and dataset.checksum is not None:
+        return standing._replace(meets_contract=_meets_checksum(project, dataset, copy))
+    return standing
+
+
+def _meets_checksum(project: Project, dataset: Dataset, copy: Copy) -> bool:
+    """Whether a copy whose ``digest`` is right also has the ``checksum`` beside it; that of an archive says nothing."""
+    assert dataset.checksum is not None
+    algorithm = dataset.checksum.algorithm
+    found = measure_checksum(copy.path, algorithm, stat_cache=project.stat_cache).checksum
+    return found == dataset.checksum or dataset.extract
 
 
 def _stand(dataset: Dataset, ref: Ref | None, known: Digest | None, measured: Measured) -> Standing:
@@ -109,7 +128,25 @@ def name_way_out(dataset: Dataset) -> str:
     name = quote_word(dataset.name)
     if has_source(dataset):
         return f"dm fetch --force {name} puts it aside and fetches again"
-    return f"restore it, or delete its 'checksum' and 'digest': dm fetch {name} then pins what is there"
+    return f"restore it, or dm pin {name} accepts what is there"
+
+
+def name_ways_out(dataset: Dataset) -> str:
+    """Each command that ends the difference between a copy's bytes and what they should be, as a hint."""
+    from dm.plumbing.records.bindings import has_source
+
+    name = quote_word(dataset.name)
+    mended = f"dm verify --repair {name} mends it, dm pin {name} accepts what is there"
+    return f"{mended}, dm fetch --force {name} puts it aside and fetches again" if has_source(dataset) else mended
+
+
+def name_ways_out_of_edit(dataset: Dataset) -> str:
+    """What may become of an edit of an unlocked copy, as a hint."""
+    from dm.plumbing.records.bindings import has_source
+
+    name = quote_word(dataset.name)
+    accepted = f"dm pin {name} accepts the edit"
+    return f"{accepted}, dm fetch --force {name} puts it aside and fetches again" if has_source(dataset) else accepted
 
 
 def _meets_contract(dataset: Dataset, known: Digest | None, measured: Measured) -> bool | None:

@@ -361,6 +361,8 @@ class _Run:
             self.recorder.note_fields(dataset, staged.fill)
             sha256 = staged.sha256
         self.recorder.note_place(dataset, copy, sha256=sha256)
+        if self._is_forced(work.position):
+            self._presence.retire_unlocked(dataset, copy.path)
         return Outcome(
             dataset.name,
             "unchanged" if result.unchanged else "ok",

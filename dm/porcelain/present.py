@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from dm.errors import ContentMismatch, MachineFailed, Malformed, Refused
 from dm.plumbing.store.measure import measure_checksum
-from dm.porcelain.find import Candidate, Weighed, find_candidates, weigh
+from dm.porcelain.find import Candidate, Weighed, find_candidates, is_edited, weigh
 from dm.porcelain.integrity import Standing, describe_damage, find_contract, name_way_out
-from dm.porcelain.publish import adopt
+from dm.porcelain.publish import adopt, put_unlocked_aside
 from dm.porcelain.recording import Recorder
 from dm.porcelain.select import find_skip_reason
+from dm.porcelain.unlocked import make_edited
 from dm.porcelain.uris import is_repository
 from dm.values import Digest, Outcome, quote_word
 
@@ -58,6 +60,8 @@ class Presence:
             weighed = weigh(project, dataset, candidate, progress=project.progress)
             if weighed.verdict in ("use", "adopt") and not force:
                 return self.use(dataset, weighed, location)
+            if is_edited(weighed) and not force:
+                return make_edited(dataset, candidate.copy)
             if is_at_location:
                 obstacle = weighed
             elif weighed.verdict == "wrong":
@@ -70,6 +74,71 @@ class Presence:
             location = found
         refuse_untrusted_place(project, dataset, location)
         return location
+
+    def refresh(self, dataset: Dataset) -> Outcome:
+        """Bring what is recorded of a dataset in line with the disk; nothing is fetched and no data changes.
+
+        A copy that may be used is recorded, marked and known by its ref; a record that leads to nothing goes. What
+        nothing vouches for stays as it is, and the outcome says so. Raises as `look` does, but for what is in the way.
+        """
+        project = self.project
+        skipped = find_skip_reason(dataset)
+        if skipped is not None:
+            return Outcome(dataset.name, "skipped", state="skipped", message=skipped)
+        location = project.locate(dataset)
+        unfit: Weighed | None = None
+        for candidate in find_candidates(project, dataset):
+            weighed = weigh(project, dataset, candidate, progress=project.progress)
+            if is_edited(weighed):
+                return make_edited(dataset, candidate.copy)
+            if weighed.verdict in ("use", "adopt"):
+                told = self._tell_news(dataset, weighed)
+                outcome = self.use(dataset, weighed, location)
+                return outcome._replace(status="ok", message=told) if told else outcome
+            if unfit is None and (candidate.recorded or candidate.how == "location"):
+                unfit = weighed
+        record = project.state.datasets.get(dataset.key.text)
+        if record is not None and not os.path.lexists(project.root / record.storage_path):
+            if not self.dry_run:
+                self.recorder.note_gone(dataset.key.text)
+            told = f"it is not at '{project.root / record.storage_path}' any more"
+            done = "its record would go" if self.dry_run else "its record is gone"
+            return Outcome(dataset.name, "ok", state="missing", message=f"{told}: {done}")
+        if unfit is None:
+            return Outcome(dataset.name, "skipped", state="missing", message="it is not there")
+        return Outcome(
+            dataset.name,
+            "skipped",
+            path=unfit.candidate.copy.path,
+            message="left as it is: nothing vouches for its bytes; dm status tells what is wrong",
+        )
+
+    def _tell_news(self, dataset: Dataset, weighed: Weighed) -> str | None:
+        """What of a copy that may be used is to be written down; None: all is known."""
+        copy, standing = weighed.candidate.copy, weighed.standing
+        news = []
+        if weighed.verdict == "adopt" and standing is not None:
+            if not copy.is_marked():
+                news.append("marked as complete")
+            if standing.as_last_seen is not True:
+                was = " (it was replaced)" if standing.as_last_seen is False else ""
+                news.append(f"known as {standing.measured.digest.short}{was}")
+        if self.recorder.is_news(dataset, copy):
+            news.append("recorded")
+        if not news:
+            return None
+        return ("would be " if self.dry_run else "") + ", ".join(news)
+
+    def retire_unlocked(self, dataset: Dataset, replacement: Path) -> None:
+        """A dataset was fetched anew by force: its unlocked copy elsewhere, which it stood for until now, goes aside.
+
+        One with the same bytes as its replacement is removed.
+        """
+        for candidate in list(find_candidates(self.project, dataset)):
+            copy = candidate.copy
+            if copy.path == replacement or candidate.how not in ("state", "scope") or not copy.is_unlocked():
+                continue
+            put_unlocked_aside(self.project, dataset, copy, replacement)
 
     def pass_obstacle(
         self, dataset: Dataset, location: Location, obstacle: Weighed, *, force: bool
@@ -111,7 +180,7 @@ class Presence:
                 with nullcontext() if locked or copy.user_managed else self.project.lock_copy(copy):
                     if not locked:
                         standing = self._weigh_again(dataset, weighed)
-                    adopt(copy, dataset, standing)
+                    adopt(copy, dataset, standing.measured)
             if self.recorder.is_news(dataset, copy):
                 self._clear_leftovers(dataset, copy, locked=locked)
             self._note_present(dataset, copy, standing)

@@ -224,6 +224,10 @@ class Project:
             there = self._folders[path] = os.path.lexists(path)
         return there
 
+    def has_unlocked(self) -> bool:
+        """Whether a store of this session may hold unlocked copies, as of when this run first looked."""
+        return any(self.has_folder(f"{root}/.dm/unlocked") for root in self.places.store_roots())
+
     def recall(self, datasets: Sequence[Dataset]) -> None:
         """Read at once what the stat cache knows of these datasets' places: one question instead of one for each."""
         if len(datasets) < 2:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
     from dm.plumbing.store.measure import Measured
     from dm.porcelain.copies import Copy
-    from dm.porcelain.integrity import Standing
     from dm.porcelain.project import Project
     from dm.porcelain.staging import Staged
 
@@ -100,7 +99,22 @@ def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> None:
         kept = copy.store.quarantine(copy.path, note)
     else:
         kept = set_aside(Layout(project.ensure_private_folder()), copy.path, note)
+    if not copy.user_managed:
+        copy.forget_unlocked()
     project.progress.note(f"what lay at '{copy.path}' is kept at '{kept}'")
+
+
+def put_unlocked_aside(project: Project, dataset: Dataset, copy: Copy, replacement: Path) -> None:
+    """A dataset has another copy now: its unlocked one is kept in the quarantine, or goes: equal bytes."""
+    with project.lock_copy(copy):
+        if not copy.exists() or copy.store is None:
+            return
+        new = measure_copy(replacement, stat_cache=project.stat_cache, quick=True)
+        if measure_copy(copy.path).digest == new.digest:
+            discard_copy(copy)
+            return
+        _put_aside(project, dataset, copy)
+        copy.remove_ref()
 
 
 def _publish_alone(project: Project, dataset: Dataset, copy: Copy, staged: Staged) -> Published:
@@ -145,12 +159,11 @@ def _copy_with_modes(source: Path, target: Path) -> None:
             os.chmod(os.path.join(target, name) if name else target, mode)
 
 
-def adopt(copy: Copy, dataset: Dataset, standing: Standing) -> None:
+def adopt(copy: Copy, dataset: Dataset, measured: Measured) -> None:
     """Take over a copy whose bytes were just proven: ref and marker, where its place has such.
 
     The caller holds the copy's lock.
     """
-    measured = standing.measured
     if copy.store is not None:
         size_bytes, files = measured.size_bytes, measured.files
         copy.store.adopt(copy.path, measured.digest, dataset.source_id, size_bytes=size_bytes, files=files)
@@ -166,11 +179,21 @@ def make_ref(measured: Measured, source_id: str | None) -> Ref:
 
 
 def remove_copy(project: Project, copy: Copy) -> None:
-    """Delete a managed copy: its marker first, then the bytes, then its ref. Objects stay in the store."""
+    """Delete a managed copy with its marker and ref. Objects stay in the store."""
     with project.lock_copy(copy):
         if not copy.exists():
             return
-        remove_marker(copy.path, is_folder=copy.path.is_dir() and not copy.path.is_symlink())
-        with machine_errors("delete", copy.path):
-            remove_tree(copy.path)
-        copy.remove_ref()
+        discard_copy(copy)
+
+
+def discard_copy(copy: Copy) -> None:
+    """As `remove_copy`, of a copy whose lock the caller holds."""
+    if copy.store is not None:
+        copy.note_revision(None)
+        copy.store.discard(copy.path)
+        return
+    remove_marker(copy.path, is_folder=copy.path.is_dir() and not copy.path.is_symlink())
+    with machine_errors("delete", copy.path):
+        remove_tree(copy.path)
+    copy.remove_ref()
+    copy.forget_unlocked()

@@ -31,6 +31,7 @@ class Recorder:
         self._record = record
         self._edit_manifest = edit_manifest
         self._records: dict[str, Record] = {}
+        self._gone: set[str] = set()
         self._fills: dict[str, dict[str, str]] = {}
         self.all_fills: dict[str, dict[str, str]] = {}
 
@@ -50,6 +51,11 @@ class Recorder:
             return
         self._records[key] = Record(path, sha256 or (known.sha256 if known and known.storage_path == path else None))
 
+    def note_gone(self, key: str) -> None:
+        """What is recorded of a key is to be forgotten."""
+        if self._record:
+            self._gone.add(key)
+
     def note_fields(self, dataset: Dataset, fields: Mapping[str, str]) -> None:
         """The manifest's entry is to be completed with these."""
         if fields:
@@ -67,14 +73,14 @@ class Recorder:
         In a project that this user may not write to, the state stays unwritten, with a warning: it only finds.
         """
         project = self._project
-        if self._records:
+        if self._records or self._gone:
             try:
-                project.merge_state(self._records)
+                project.merge_state(self._records, self._gone - self._records.keys())
             except MachineFailed as error:
                 if error.code not in ("permission", "read-only"):
                     raise
                 project.progress.warn(f"{error.message}; what was fetched is found by its place")
-            self._records = {}
+            self._records, self._gone = {}, set()
         if self._fills:
             if self._edit_manifest:
                 project.edit_manifest(self._complete)

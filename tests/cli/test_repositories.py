@@ -55,7 +55,9 @@ def test_a_checksum_of_the_peers_is_told_to_be_none(
     answer = ask("fetch")
     assert (4, "checksum-mismatch") == (answer.status, answer.only["code"])
     told = "the peers' checksum of a repository covers its '.git', which no second clone gives again: "
-    assert answer.only["hint"] == f"{told}delete 'checksum' of [r]; fetch then fills in 'digest'"
+    assert answer.only["hint"] == (
+        f"{told}delete 'checksum' of [r]: fetch then fills in 'digest', as dm pin does of a copy that is there"
+    )
 
 
 def test_a_copy_that_a_killed_run_left_unpinned_gets_its_digest_only(

@@ -21,7 +21,7 @@ from dm.plumbing.records.manifest import MANIFEST_NAMES, Manifest
 from dm.plumbing.records.schema import validate
 from dm.plumbing.store.objects import TreeEntry, encode_tree, tree_id
 from dm.porcelain.cli.app import PLUMBING, PORCELAIN, Commands
-from dm.porcelain.verbs.status import REMEDIES
+from dm.porcelain.states import REMEDIES
 from dm.values import DIGEST_HEX_LENGTHS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -82,6 +82,8 @@ def encode_outcome(outcome: Outcome) -> dict[str, object]:
         "hint": outcome.hint,
     }
     row.update({name: value for name, value in optional.items() if value is not None})
+    if outcome.digests:
+        row["digests"] = {name: None if each is None else str(each) for name, each in outcome.digests.items()}
     if outcome.differences:
         row["differences"] = [encode_difference(difference) for difference in outcome.differences]
     return row

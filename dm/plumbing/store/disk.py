@@ -7,6 +7,7 @@ takes an object away between being written and being named by a ref.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,19 +31,30 @@ from dm.plumbing.fs.publish import (
 from dm.plumbing.hashing import blake3_of, tree_id_of
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.loose import LooseObjects
-from dm.plumbing.store.markers import CopyState, put_marker, read_copy_state, refuse_foreign_marker
+from dm.plumbing.store.markers import (
+    CopyState,
+    put_marker,
+    read_copy_state,
+    refuse_foreign_marker,
+    remove_marker,
+)
 from dm.plumbing.store.objects import TreeEntry, encode_tree, refuse_unsafe_names
 from dm.plumbing.store.refs import Ref, check_ref_name
 from dm.progress import SILENT, Progress
 from dm.values import Digest
 
 if TYPE_CHECKING:
-    from dm.plumbing.fs.lock import CopyLock
+    from dm.plumbing.fs.lock import CopyLock, DocumentLock, FileLock
     from dm.plumbing.store.checkout import Built, Checkout, Plan
+    from dm.plumbing.store.examine import Examiner
     from dm.plumbing.store.ground import Ground
     from dm.plumbing.store.ingest import Ingest, Ingested
+    from dm.plumbing.store.joining import Joiner
+    from dm.plumbing.store.measure import Measured
+    from dm.plumbing.store.prune import Pruned, Pruner, Unreached
     from dm.plumbing.store.publishing import Publication, Published
     from dm.plumbing.store.statcache import StatCache
+    from dm.plumbing.store.unlocking import Unlocker
     from dm.plumbing.store.workspace import Workspace
     from dm.plumbing.store.writing import ObjectWriter
 
@@ -293,6 +305,21 @@ class DiskStore:
             should_stop=should_stop,
         )
 
+    def lock_repair(self) -> DocumentLock:
+        """Held by who mends objects and copies here: what another repair has in hand is not judged meanwhile. It is
+        taken before the locks of copies.
+        """
+        from dm.plumbing.fs.lock import DocumentLock
+
+        self._layout.prepare()
+        return DocumentLock(
+            self.meta / "locks" / "repair",
+            progress=self._progress,
+            describe=f"the repair of '{display_path(self.root)}'",
+            holder=f"{self._process_id} {self._host_name}",
+            stale_age_s=self.options.stale_age_s,
+        )
+
     def state_of(self, copy: Path) -> CopyState:
         """``absent``, ``unmarked`` (something lies there that nothing vouches for) or ``complete`` (marked)."""
         return read_copy_state(copy)
@@ -360,6 +387,8 @@ class DiskStore:
         for result in results:
             if not isinstance(result, DmError):
                 self._tell_alone(result)
+                if not result.unchanged:
+                    self.forget_unlocked(result.copy)
         return results
 
     def adopt(
@@ -386,10 +415,11 @@ class DiskStore:
                 size_bytes, files = _count(copy, is_folder=is_folder)
             marked = refuse_foreign_marker(copy, is_folder=is_folder)
             self._layout.prepare()
-            if "reflink" in self.ground().rungs and not self.has(digest):
-                self.ingest(copy)
-            ref = Ref(digest, size_bytes, files, format_time(read_clock_ns()), source_id)
-            self.write_ref(name, ref)
+            with self._unpruned():
+                if "reflink" in self.ground().rungs and not self.has(digest):
+                    self.ingest(copy)
+                ref = Ref(digest, size_bytes, files, format_time(read_clock_ns()), source_id)
+                self.write_ref(name, ref)
             if not marked:
                 put_marker(copy, is_folder=is_folder)
         return ref
@@ -414,7 +444,7 @@ class DiskStore:
         checkout = self._checkout(progress)
         with self._reading():
             plan = checkout.plan(digest)
-            if self._layout.owns(destination):
+            if self._layout.owns(destination) and self._is_on_root_device(destination):
                 with self._work() as workspace:
                     staged = Path(workspace.new_path())
                     built = self._build(plan, staged, destination, checkout=checkout, modes=modes)
@@ -440,7 +470,7 @@ class DiskStore:
 
         The caller holds the copy's lock. Raises as `checkout` does.
         """
-        from dm.plumbing.store.publishing import Published, put_ref
+        from dm.plumbing.store.publishing import Published, name_beside, put_ref
         from dm.plumbing.store.writing import write_private
 
         progress = progress or self._progress
@@ -449,6 +479,9 @@ class DiskStore:
         with self._work() as workspace:
             plan = checkout.plan(digest)
             staged, private = Path(workspace.new_path()), Path(workspace.new_path())
+            if not self._is_on_root_device(copy):
+                staged = name_beside(copy, b"new")
+                remove_tree(staged)
             ref = Ref(digest, plan.size_bytes, plan.files_count, format_time(read_clock_ns()), source_id)
             with machine_errors("publish", copy):
                 if not digest.is_tree:
@@ -456,18 +489,20 @@ class DiskStore:
                 write_private(os.fspath(private), f"{ref.format()}\n".encode())
                 if os.path.lexists(copy):
                     raise _occupied(copy)
+                self._layout.ensure_folder_once(os.path.dirname(copy))
                 built = checkout.build(plan, os.fspath(staged), modes=self.ground().rungs, strict=False)
                 if self.options.durable:
                     # Names alone are in the journal of the file system, in their order; bytes are not.
                     if built.all_hardlinks:
                         _flush_file(private)
                     else:
-                        flush_file_systems([workspace.folder])
+                        flush_file_systems([workspace.folder, staged])
                 put_ref(self._layout, name, private)
-                self._layout.ensure_folder_once(os.path.dirname(copy))
                 if not place(staged, copy):
+                    remove_tree(staged)
                     raise _occupied(copy)
                 put_marker(copy, is_folder=digest.is_tree)
+                self.forget_unlocked(copy)
         self._tell_fallback(built, copy)
         return Published(copy, digest, plan.size_bytes, plan.files_count, built.mode)
 
@@ -478,6 +513,134 @@ class DiskStore:
         from dm.plumbing.store.quarantine import set_aside
 
         return set_aside(self._layout, path, note)
+
+    def find_unreached(
+        self, *, before_ns: int, quarantine: bool = False, gone: bool = False
+    ) -> list[Unreached]:
+        """What may be removed: objects that no ref reaches, and leftovers, untouched since ``before_ns`` (by ctime).
+
+        With ``quarantine`` also what was put aside, with ``gone`` also refs whose copies are gone. Changes nothing.
+        Raises `Malformed` and `ContentMismatch` where refs or trees cannot be read: then nothing can be said.
+        """
+        return self._pruner().find(before_ns=before_ns, quarantine=quarantine, gone=gone)
+
+    def remove_unreached(self, items: Sequence[Unreached]) -> list[Pruned]:
+        """Remove what `find_unreached` found and what is still so, with nobody writing meanwhile; return what went."""
+        return self._pruner().remove(items)
+
+    def share_object(self, digest: Digest, source: Path) -> Path:
+        """Make sure that the blob is an object here; return where it is. With ``source``, another store's object on the
+        same file system, it shares bytes; any other file is read, and cloned or copied.
+
+        ``source`` is left as it is. Raises `ContentMismatch` when it is not (or not any more) what its digest says.
+        """
+        with self._joining() as joiner:
+            if joiner.share(digest, source):
+                return self.object_path(digest)
+        if self.ingest(source).digest != digest:
+            from dm.plumbing.store.joining import damaged_source
+
+            raise damaged_source(source, digest)
+        return self.object_path(digest)
+
+    def replace_by_object(self, digest: Digest, path: Path, *, executable: bool) -> LinkMode | None:
+        """Put a link to the blob in the place of a file below this root that has its bytes; None where it stays: its
+        bytes are others, it changed meanwhile, or no link works. The caller holds the copy's lock.
+        """
+        with self._joining() as joiner:
+            return joiner.replace(digest, path, executable=executable)
+
+    # Unlocked copies
+
+    def is_unlocked(self, copy: Path) -> bool:
+        """Whether a copy is private and writable, its bytes its user's to change."""
+        # Asked for each of thousands: most stores have no such copy.
+        if not os.path.isdir(self._layout.unlocked):
+            return False
+        from dm.plumbing.store.unlocked import is_unlocked
+
+        return is_unlocked(self._layout, self.ref_name(copy))
+
+    def forget_unlocked(self, copy: Path) -> None:
+        """What lies at a copy's place is not unlocked; nothing noted is fine."""
+        if not os.path.isdir(self._layout.unlocked):
+            return
+        from dm.plumbing.store.unlocked import forget_unlocked
+
+        forget_unlocked(self._layout, self.ref_name(copy))
+
+    def place_unlocked(
+        self, source: Path, copy: Path, *, expected: Digest | None, source_id: str | None, like: Ref | None = None
+    ) -> Ref:
+        """A private, writable copy of ``source`` at ``copy``, where nothing lies; as `Unlocker.place`."""
+        with self._unlocking() as unlocker:
+            return unlocker.place(source, copy, expected=expected, source_id=source_id, like=like)
+
+    def unlock(self, copy: Path, measured: Measured | None) -> None:
+        """Make the files of a copy private and writable where they lie; as `Unlocker.open`."""
+        with self._unlocking() as unlocker:
+            unlocker.open(copy, self.ref_name(copy), measured)
+
+    def lock(self, copy: Path, measured: Measured | None, source_id: str | None = None) -> None:
+        """Make the files of a copy read-only, and let them share the bytes of objects again where that works here.
+
+        ``measured`` is what they are, just read, and becomes their ref; None leaves objects and ref alone
+        (``skip_checksum``). Raises `Refused` for what changes meanwhile; then the copy is still unlocked.
+        """
+        from dm.plumbing.store.joining import Joiner
+        from dm.plumbing.store.unlocking import Unlocker
+
+        name = self.ref_name(copy)
+        with self._work() as workspace:
+            ground = self._survey(workspace)
+            joiner = None
+            if measured is not None:
+                if ground.rungs:
+                    joiner = Joiner(self._layout, self._objects, workspace, rungs=ground.rungs)
+                    with self._ingest() as ingest:
+                        ingest.store_path(copy)
+                now = format_time(read_clock_ns())
+                self.write_ref(name, Ref(measured.digest, measured.size_bytes, measured.files, now, source_id))
+            unlocker = Unlocker(self._layout, workspace, ground, durable=self.options.durable)
+            unlocker.close(copy, name, measured, joiner)
+
+    def discard(self, copy: Path) -> None:
+        """Remove a copy with its marker and its ref; objects stay. It goes by one rename: a kill leaves it whole, or
+        nothing. The caller holds its lock.
+        """
+        with self._work() as workspace, machine_errors("delete", copy):
+            if not copy.is_dir() or copy.is_symlink():
+                remove_marker(copy, is_folder=False)
+            try:
+                os.rename(copy, workspace.new_path())
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                remove_tree(copy)  # a mount of its own
+            self.remove_ref(self.ref_name(copy))
+            self.forget_unlocked(copy)
+
+    @contextmanager
+    def _unlocking(self) -> Iterator[Unlocker]:
+        from dm.plumbing.store.unlocking import Unlocker
+
+        with self._work() as workspace:
+            yield Unlocker(self._layout, workspace, self._survey(workspace), durable=self.options.durable)
+
+    @contextmanager
+    def _joining(self) -> Iterator[Joiner]:
+        from dm.plumbing.store.joining import Joiner
+
+        with self._work() as workspace:
+            yield Joiner(self._layout, self._objects, workspace, rungs=self._survey(workspace).rungs)
+
+    def examiner(self, *, progress: Progress | None = None) -> Examiner:
+        """Looks through the whole store: objects, refs, markers, leftovers. Changes nothing."""
+        from dm.plumbing.store.examine import Examiner
+
+        return Examiner(self._layout, progress=progress or self._progress)
 
     def ground(self) -> Ground:
         """What the file system under this store can do; tried out once."""
@@ -496,15 +659,19 @@ class DiskStore:
             self._ground = survey_ground(Path(workspace.folder), self.options.link)
         return self._ground
 
+    def _unpruned(self) -> FileLock:
+        """Held from ingest to ref: nothing is pruned meanwhile. Any number of threads and blocks may hold it."""
+        from dm.plumbing.fs.lock import SharedLock
+
+        return SharedLock(self._layout.format, progress=self._progress)
+
     @contextmanager
     def _work(self) -> Iterator[Workspace]:
-        from dm.plumbing.fs.lock import SharedLock
         from dm.plumbing.store.workspace import Workspace
 
         self._layout.prepare()
-        with SharedLock(self._layout.format, progress=self._progress):
-            with Workspace(self._layout) as workspace:
-                yield workspace
+        with self._unpruned(), Workspace(self._layout) as workspace:
+            yield workspace
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -512,9 +679,7 @@ class DiskStore:
         if not os.access(self._layout.format, os.W_OK):
             yield
             return
-        from dm.plumbing.fs.lock import SharedLock
-
-        with SharedLock(self._layout.format, progress=self._progress):
+        with self._unpruned():
             yield
 
     @contextmanager
@@ -544,6 +709,11 @@ class DiskStore:
             progress=progress,
         )
 
+    def _pruner(self) -> Pruner:
+        from dm.plumbing.store.prune import Pruner
+
+        return Pruner(self, self._layout, self._objects, progress=self._progress)
+
     def _checkout(self, progress: Progress) -> Checkout:
         from dm.plumbing.store.checkout import Checkout
 
@@ -571,6 +741,14 @@ class DiskStore:
     def _usual_modes(self, destination: Path) -> tuple[LinkMode, ...]:
         # Inside the store it is known what works; elsewhere, and where the store cannot be written to, it is tried.
         return self.ground().rungs if self._layout.owns(destination) else self.options.link
+
+    def _is_on_root_device(self, path: Path) -> bool:
+        """Whether what is staged in ``.dm`` can be renamed to a path: a folder below the root may be a mount."""
+        folder = path.parent
+        with machine_errors("look at", folder):
+            while not folder.is_dir() and folder != self.root:
+                folder = folder.parent
+            return os.stat(folder).st_dev == os.stat(self.meta).st_dev
 
     def _tell_fallback(self, built: Built, copy: Path) -> None:
         if built.fallback is not None and not self._told:

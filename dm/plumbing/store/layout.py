@@ -1,8 +1,8 @@
 """Where a store keeps its things, and who owns a copy.
 
 ``<root>/.dm/`` holds ``format`` (``dm store 1``), ``.gitignore`` (``*``), ``objects/ab/cdef…``, ``refs/<copy>``,
-``aliases/<algo>/ab/cdef…``, ``locks/``, ``partial/`` and ``quarantine/``; the copies lie beside it. Nothing is made
-before the first write, and a store without ``.dm`` reads as an empty one. See SCHEMA.md, "The store".
+``aliases/<algo>/ab/cdef…``, ``locks/``, ``partial/``, ``quarantine/`` and ``unlocked/``; the copies lie beside it.
+Nothing is made before the first write, and a store without ``.dm`` reads as an empty one. See SCHEMA.md, "The store".
 """
 
 from __future__ import annotations
@@ -21,6 +21,19 @@ from dm.values import Digest
 #: The store format that this `dm` reads and writes; a higher one is refused.
 STORE_FORMAT = 1
 _FORMAT_WORDS = "dm store "
+#: For who comes here since a program said "permission denied".
+_README = """\
+This folder belongs to dm. It holds the bytes of the data beside it, once each.
+
+The files beside it are read-only since they share their bytes with the objects in here, and with the copies of other
+projects: an edit of one would be an edit of all. To change data:
+
+    dm unlock NAME    a private copy that you may write to; dm path NAME says where
+    dm pin NAME       what you made of it is the dataset from now on
+    dm lock NAME      read-only again
+
+dm status shows what was edited.
+"""
 
 
 class Layout:
@@ -36,6 +49,7 @@ class Layout:
         self.locks = self.meta / "locks"
         self.partial = self.meta / "partial"
         self.quarantine = self.meta / "quarantine"
+        self.unlocked = self.meta / "unlocked"
         self._prepared = False
         self._checked = False
         self._made: set[str] = set()
@@ -73,6 +87,7 @@ class Layout:
             for folder in (self.meta, self.objects, self.refs, self.locks, self.partial):
                 ensure_folder(folder, root=self.root)
             write_file(self.meta / ".gitignore", b"*\n", durable=False)
+            write_file(self.meta / "README", _README.encode(), durable=False)
             # Never over one that is there: its inode is what `flock` is held on.
             staged = self.meta / temporary_name()
             write_file(staged, f"{_FORMAT_WORDS}{STORE_FORMAT}\n".encode())

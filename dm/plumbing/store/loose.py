@@ -58,7 +58,10 @@ class LooseObjects:
             return None
         path = self._layout.object_path(raw)
         with machine_errors("read the object", path):
-            return Digest.of_tree(raw) if _is_tree(path, raw, os.path.getsize(path)) else blob
+            try:
+                return Digest.of_tree(raw) if _is_tree(path, raw, os.path.getsize(path)) else blob
+            except FileNotFoundError:
+                return None  # pruned meanwhile
 
     def size(self, digest: Digest) -> int:
         """The content's bytes; for a tree the sum below it."""

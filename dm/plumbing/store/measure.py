@@ -68,6 +68,19 @@ class Checksummed(NamedTuple):
     trusted_files: int = 0
 
 
+class SeenFile(NamedTuple):
+    """A file that was read in this run: its size, its times (nanoseconds since the epoch) and the id of its bytes."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    id: bytes
+
+
+#: Files that were read in this run, by device and inode: one that is hard-linked is not read again under another name.
+SeenFiles = dict[tuple[int, int], SeenFile]
+
+
 class BuiltTree(NamedTuple):
     """One folder of a walk as a tree object: id, bytes and number of files below it, entries in their order."""
 
@@ -84,13 +97,15 @@ def measure_copy(
     stat_cache: StatCache | None = None,
     quick: bool = False,
     ref_root: Path | None = None,
+    seen: SeenFiles | None = None,
     progress: Progress = SILENT,
 ) -> Measured:
     """Measure the file or folder at ``path``; a link there is followed, one below it is not.
 
     With an ``algorithm`` other than blake3 the checksum in it is measured too: for a file in the same pass, for a
     folder (the peers' digest of its contents) in a second one. ``quick`` believes the stat cache. ``ref_root``, the
-    store root that ``path`` is in, is where the file system's clock is asked (in its ``.dm``).
+    store root that ``path`` is in, is where the file system's clock is asked (in its ``.dm``). ``seen`` are files that
+    were read in this run, and count as read here too while their stat data are as then.
 
     Raises `MachineFailed` when something cannot be read or vanishes meanwhile, `Refused` for a device, socket or fifo.
     Interrupting it loses the work of a full measurement; a quick one keeps what it has read of a folder so far.
@@ -98,7 +113,8 @@ def measure_copy(
     other = None if algorithm in _ID_ALGORITHMS else algorithm
     with machine_errors("read", path):
         status = os.stat(path)
-    measurement = _Measurement(path, other, stat_cache, quick, None if ref_root is None else ref_root / ".dm", progress)
+    clock_folder = None if ref_root is None else ref_root / ".dm"
+    measurement = _Measurement(path, other, stat_cache, quick, clock_folder, progress, seen or {})
     if stat.S_ISDIR(status.st_mode):
         return measurement.measure_folder()
     return measurement.measure_file(status)
@@ -190,7 +206,9 @@ class _Measurement:
         quick: bool,
         clock_folder: Path | None,
         progress: Progress,
+        seen: SeenFiles | None = None,
     ) -> None:
+        self.seen = seen or {}
         self.path = path
         self.other = other
         self.cache = cache
@@ -211,13 +229,18 @@ class _Measurement:
                 clock_ns = cache.read_clock_ns(self.clock_folder, stamp.device)
             with machine_errors("read", path):
                 stamp = Stamp.of_stat(os.stat(path))
-        with self.progress.start(path.name, total=stamp.size) as task:
-            digests = _hash_file(path, other, task)
-        digest, checksum = digests["blake3"], digests[other] if other else None
+        known = self._find_seen(stamp.device, stamp.inode, stamp.size, stamp.mtime_ns, stamp.ctime_ns)
+        if known is not None and other is None:
+            digest, checksum, read_bytes = Digest.of_blob(known), None, 0
+        else:
+            read_bytes = stamp.size
+            with self.progress.start(path.name, total=stamp.size) as task:
+                digests = _hash_file(path, other, task)
+            digest, checksum = digests["blake3"], digests[other] if other else None
         if cache is not None:
             checksums = () if checksum is None else (checksum,)
             cache.record_file(path, stamp, digest.raw, clock_ns=clock_ns, checksums=checksums)
-        return Measured(digest, stamp.size, 1, stamp.size, checksum=checksum)
+        return Measured(digest, stamp.size, 1, read_bytes, checksum=checksum)
 
     def measure_folder(self) -> Measured:
         cache, path = self.cache, self.path
@@ -237,6 +260,11 @@ class _Measurement:
         else:
             ids = [NO_ID if entry.kind == "folder" else None for entry in entries]
         trusted = [entry.size for entry, id in zip(entries, ids, strict=True) if id is not None and id != NO_ID]
+        if self.seen:
+            for position, entry in enumerate(entries):
+                if entry.nlink > 1 and ids[position] is None:
+                    _, _, _, size, mtime_ns, ctime_ns, inode, device, _ = entry
+                    ids[position] = self._find_seen(device, inode, size, mtime_ns, ctime_ns)
         unread = [position for position, id in enumerate(ids) if id is None]
         # Where ctime was not asked, what was recorded stays recorded: nothing was read.
         recorded = list(entries)
@@ -282,6 +310,11 @@ class _Measurement:
                     return _checksummed(_trusted(index, entries, match.ids, checksum), checksum)
         sizes = [entry.size for entry in entries if entry.kind != "folder"]
         return Checksummed(self._hash_contents(sum(sizes)), None, sum(sizes), len(sizes), sum(sizes))
+
+    def _find_seen(self, device: int, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> bytes | None:
+        """The id of a file that was read in this run under another name and was not touched since."""
+        seen = self.seen.get((device, inode))
+        return seen.id if seen is not None and seen[:3] == (size, mtime_ns, ctime_ns) else None
 
     def _read_clock(self) -> int:
         if self.cache is None:

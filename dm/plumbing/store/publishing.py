@@ -451,7 +451,7 @@ class Publisher:
         # A folder cannot be renamed over one that holds something: the old one goes first, after its marker.
         aside = Path(self._work.new_path())
         if self._device_of(os.path.dirname(copy)) != self._device:
-            aside = _beside(target, b"old")
+            aside = name_beside(target, b"old")
             remove_tree(aside)
         os.rename(copy, aside)
         if not place(staged, target):
@@ -467,7 +467,7 @@ class Publisher:
         """The copy's place is on another file system: its bytes are written beside it, under a name that the next
         publication of the same copy clears.
         """
-        beside = _beside(item.publication.copy, b"new")
+        beside = name_beside(item.publication.copy, b"new")
         remove_tree(beside)
         copy_privately(item.staged, os.fspath(beside))
         if self._durable:
@@ -579,7 +579,8 @@ def _is_plain_parent(layout: Layout, stale: str, name: str) -> bool:
     return name.startswith(f"{stale}/") and folder.is_dir() and not os.path.lexists(folder / MARKER_NAME)
 
 
-def _beside(copy: Path, purpose: bytes) -> Path:
+def name_beside(copy: Path, purpose: bytes) -> Path:
+    """A private name beside a copy that is on another file system than its store, the same for every run."""
     name = blake3_of(purpose + b"\0" + os.fsencode(copy.name)).hex()[:32]
     return copy.parent / f".dm-{name}.tmp"
 

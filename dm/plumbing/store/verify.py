@@ -19,6 +19,7 @@ from dm.plumbing.store.measure import (
     BuiltTree,
     Checksummed,
     Measured,
+    SeenFiles,
     build_trees,
     measure_checksum,
     measure_copy,
@@ -75,6 +76,7 @@ def compare_copy(
     stat_cache: StatCache | None = None,
     quick: bool = False,
     ref_root: Path | None = None,
+    seen: SeenFiles | None = None,
     progress: Progress = SILENT,
 ) -> Comparison:
     """Compare the file or folder at ``path`` with an id, ``blake3`` for a file and ``blake3-tree`` for a folder.
@@ -85,8 +87,8 @@ def compare_copy(
     themselves. A folder whose own tree object cannot be read is one ``changed`` path, "." for the copy itself; so is a
     file copy.
 
-    A digest in another algorithm is compared as `compare_checksum` does. ``quick``, ``ref_root`` and errors as in
-    `measure_copy`; a copy that is not there is one difference, "." ``lost``.
+    A digest in another algorithm is compared as `compare_checksum` does. ``quick``, ``ref_root``, ``seen`` and
+    errors as in `measure_copy`; a copy that is not there is one difference, "." ``lost``.
     """
     options = _Options(stat_cache, quick, ref_root, progress)
     if expected.algorithm not in ("blake3", "blake3-tree"):
@@ -96,7 +98,7 @@ def compare_copy(
         return Comparison((Difference(".", "lost"),))
     if is_folder != expected.is_tree:
         return Comparison((Difference(".", "type"),))
-    measured = measure_copy(path, stat_cache=stat_cache, quick=quick, ref_root=ref_root, progress=progress)
+    measured = measure_copy(path, stat_cache=stat_cache, quick=quick, ref_root=ref_root, seen=seen, progress=progress)
     if measured.digest == expected:
         return _comparison(measured, measured.digest, ())
     if not is_folder or reader is None:

@@ -8,12 +8,20 @@ from dm.values import Outcome
 
 @command("list")
 def COMMAND(session: Session) -> None:  # noqa: N802
-    """List the declared datasets: name, format, checksum and key. Looks at the manifest only; see `dm status`."""
+    """List the declared datasets: name, format, checksum and key. Looks at no data; see `dm status`."""
     from dm.porcelain.cli.render import draw_table
+    from dm.porcelain.unlocked import list_unlocked_names
+    from dm.values import printable
 
-    datasets = session.open_project().manifest.datasets.values()
+    project = session.open_project()
+    datasets = project.manifest.datasets.values()
+    unlocked = list_unlocked_names(project)
     if session.json:
-        session.finish([Outcome(each.name, "ok", digest=each.digest or each.checksum) for each in datasets])
+        found = []
+        for each in datasets:
+            code = "unlocked" if each.name in unlocked else None
+            found.append(Outcome(each.name, "ok", digest=each.digest or each.checksum, code=code))
+        session.finish(found)
         return
     rows = []
     for dataset in datasets:
@@ -23,4 +31,7 @@ def COMMAND(session: Session) -> None:  # noqa: N802
         draw_table(("name", "format", "pinned", "key"), rows)
     else:
         session.note("no datasets declared (dm add URI declares one)")
+    if unlocked:
+        named = ", ".join(printable(name) for name in unlocked)
+        session.note(f"unlocked: {named} (dm lock NAME makes it read-only again)")
     session.finish([])

@@ -18,5 +18,6 @@ def COMMAND(session: Session, name: str) -> None:  # noqa: N802
 
     facts = describe(session.open_project(), name)
     found = facts.get("path")
-    outcome = Outcome(str(facts["name"]), "ok", path=found, state=None if found else "missing")  # type: ignore[arg-type]
+    state = facts["state"] if found else "missing"
+    outcome = Outcome(str(facts["name"]), "ok", path=found, state=state)  # type: ignore[arg-type]
     session.finish([outcome], draw=lambda _outcomes: draw_fields(facts), fields={"dataset": encode_value(facts)})

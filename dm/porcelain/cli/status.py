@@ -37,8 +37,12 @@ def COMMAND(session: Session, names: tuple[str, ...], exit_code: bool) -> None: 
                 draw_outcome(session, outcome)
                 continue
             word = outcome.state or ""
-            way_out = f"  ({outcome.hint})" if outcome.hint else f"  ({outcome.message})" if outcome.message else ""
+            told = "; ".join(each for each in (outcome.message, outcome.hint) if each)
+            way_out = f"  ({printable(told)})" if told else ""
             draw_line(f"{paint(session, word, f'{word:<14}')} {printable(outcome.name)}{way_out}")
+            if session.verbose and (names or word not in ("clean", "missing", "skipped")):
+                for name, digest in outcome.digests.items():
+                    draw_line(f"  {name.replace('_', ' '):<14} {digest or '-'}")
         if not names:
             draw_line(_summarise([outcome.state or "failed" for outcome in outcomes]))
 

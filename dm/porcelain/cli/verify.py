@@ -2,27 +2,155 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
+from dm.errors import DmError, NotFound, UsageError
 from dm.plumbing.cli.frame import Session, command
+from dm.plumbing.cli.stores import open_places_here, open_store, root_option
+from dm.porcelain.cli.durations import DURATION
+from dm.values import Outcome, fail
+
+if TYPE_CHECKING:
+    from dm.plumbing.store.disk import DiskStore
+    from dm.porcelain.verbs.verify import VerifyOptions
 
 
 @command("verify")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME|PATH]...")
+@click.option("--all", "everything", is_flag=True, help="Every store that is used here, whole: objects, refs, markers.")
 @click.option("--quick", is_flag=True, help="Trust unchanged stat data, and say how much was not read.")
-def COMMAND(session: Session, names: tuple[str, ...], quick: bool) -> None:  # noqa: N802
+@click.option("--contract", is_flag=True, help="Compute the manifest's checksum in any case.")
+@click.option("--older-than", type=DURATION, metavar="TIME", help="Only what was not read whole for TIME (30d, 12h).")
+@click.option("--max-time", type=DURATION, metavar="TIME", help="Begin nothing after TIME; called again, it goes on.")
+@click.option("--repair", is_flag=True, help="Mend what is broken; the bad bytes are kept in the quarantine.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Copies read at once (default: a core each).")
+@root_option
+def COMMAND(  # noqa: N802
+    session: Session,
+    names: tuple[str, ...],
+    everything: bool,
+    quick: bool,
+    contract: bool,
+    older_than: float | None,
+    max_time: float | None,
+    repair: bool,
+    jobs: int | None,
+    root: str | None,
+) -> None:
     """Read every byte again and compare it with the digests; exit 4 when anything differs.
 
-    What differs is named, file by file inside a folder: changed, lost, added, mode, type. A dataset that is not there
-    is exit 3 when named, skipped among all. Data is never changed.
+    Without NAME all datasets of the manifest, which judges first. A PATH in a store, or a store itself, is compared
+    with what is known of it there: no manifest is needed, also not for a folder that was copied from elsewhere. What
+    differs is named, file by file inside a folder: changed, lost, added, mode, type. A dataset that is not there is
+    exit 3 when named, skipped among all. Data is never changed, unless --repair is said: then each bad file gives way
+    to sound bytes from any store in reach, else from the source.
     """
     from dm.porcelain.cli.render import draw_outcome, draw_summary
-    from dm.porcelain.verbs.verify import verify
+    from dm.porcelain.verbs.verify import VerifyOptions, verify
 
-    project = session.open_project()
-    try:
-        report = None if session.json else lambda outcome: draw_outcome(session, outcome)
-        outcomes = verify(project, names, quick=quick, report=report)
-    finally:
-        project.close()
+    if everything and names:
+        raise UsageError("--all goes without names", hint="name a store's folder to verify it whole")
+    if quick and contract:
+        raise UsageError("--quick reads no bytes that --contract could be computed of")
+    options = VerifyOptions(quick, contract, older_than, max_time, jobs or os.cpu_count() or 1, repair)
+
+    def report(outcome: Outcome) -> None:
+        if not session.json:
+            draw_outcome(session, outcome)
+
+    datasets, paths = _sort(session, names)
+    outcomes: list[Outcome] = []
+    if datasets or not (names or root):
+        project = None if everything and not _has_manifest(session) else session.open_project()
+        if project is not None:
+            try:
+                outcomes += verify(project, datasets, options, report=report)
+            finally:
+                project.close()
+    roots = [os.fspath(each) for each in open_places_here(session).store_roots()] if everything and not root else []
+    for each in [*roots, *([root] if root else [])]:
+        outcomes += _verify_store(session, each, options, report)
+    for path in paths:
+        outcomes += _verify_path(session, path, options, report)
     session.finish(outcomes, draw=lambda found: draw_summary(session, found))
+
+
+def _has_manifest(session: Session) -> bool:
+    try:
+        session.open_project()
+    except NotFound:
+        return False
+    return True
+
+
+def _sort(session: Session, names: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Words that name datasets, and those that are paths: a dataset's name comes first."""
+    if not names:
+        return [], []
+    try:
+        manifest = session.open_project().manifest
+    except NotFound:
+        manifest = None
+    datasets, paths = [], []
+    for name in names:
+        path = session.resolve(name)
+        try:
+            known = manifest is not None and manifest.find(name) is not None
+        except NotFound as error:
+            known = error.code != "no-dataset" or not os.path.lexists(path)
+        if known or not os.path.lexists(path):
+            datasets.append(name)
+        else:
+            paths.append(Path(os.path.normpath(path)))
+    return datasets, paths
+
+
+def _verify_store(
+    session: Session, root: str, options: VerifyOptions, report: Callable[[Outcome], None]
+) -> list[Outcome]:
+    from dm.porcelain.verbs.verify import verify_store
+
+    store = open_store(session, root)
+    others = _open_others(session, store) if options.repair else []
+    try:
+        return verify_store(store, options, others=others, progress=session.progress, report=report)
+    finally:
+        if store.stat_cache is not None:
+            store.stat_cache.close()
+
+
+def _open_others(session: Session, store: DiskStore) -> list[DiskStore]:
+    """The stores that are used here, in which sound bytes may be found."""
+    roots = [root for root in open_places_here(session).store_roots() if root != store.root]
+    return [open_store(session, os.fspath(root)) for root in roots]
+
+
+def _verify_path(
+    session: Session, path: Path, options: VerifyOptions, report: Callable[[Outcome], None]
+) -> list[Outcome]:
+    from dm.porcelain.verbs.verify import find_copies, verify_copies
+
+    try:
+        root, names = find_copies(path)
+    except DmError as error:
+        outcome = fail(os.fspath(path), error)
+        report(outcome)
+        return [outcome]
+    if names is None:
+        return _verify_store(session, os.fspath(root), options, report)
+    store = open_store(session, os.fspath(root))
+    try:
+        mender = None
+        if options.repair:
+            from dm.porcelain.mending import Mender
+
+            mender = Mender([store, *_open_others(session, store)], progress=session.progress)
+        return verify_copies(store, names, options, mender=mender, progress=session.progress, report=report)
+    finally:
+        if store.stat_cache is not None:
+            store.stat_cache.close()

@@ -1,4 +1,4 @@
-"""``path`` and ``show``: where a dataset is, and all that is known of it. Reads no data and changes nothing."""
+"""``path`` and ``show``: where a dataset is, and all that is known of it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from dm.errors import NotFound
 from dm.porcelain.find import find_known_copy
 from dm.porcelain.select import find_skip_reason
+from dm.porcelain.states import tell_state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dm.plumbing.records.dataset import Dataset
+    from dm.porcelain.copies import Copy
     from dm.porcelain.project import Project
 
 
@@ -32,13 +35,18 @@ def find_path(project: Project, identifier: str) -> Path:
 
 
 def describe(project: Project, identifier: str) -> dict[str, object]:
-    """All that is known of a dataset: its entry, key, location with the rules that led there, copy, ref and record."""
+    """All that is known of a dataset: its entry, key, location with the rules that led there, copy, ref and record; its
+    state with the digests that were held against each other for it.
+
+    As for `status`, bytes are read only where the stat cache does not vouch for them.
+    """
     dataset = project.manifest.find(identifier)
     location = project.locate(dataset)
     project.look_anew()
     candidate = None if find_skip_reason(dataset) else find_known_copy(project, dataset)
     ref = None if candidate is None else candidate.copy.read_ref()
     record = project.state.datasets.get(dataset.key.text)
+    told = tell_state(project, dataset)
     return {
         "name": dataset.name,
         "key": dataset.key.text,
@@ -48,8 +56,14 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
         "user_managed": location.user_managed,
         "scope": location.scope,
         "path": None if candidate is None else candidate.copy.path,
+        "state": told.state,
+        "way_out": told.hint,
+        "digests": dict(told.digests),
+        "unlocked": None if candidate is None else candidate.copy.is_unlocked(),
+        "access": None if candidate is None else _tell_access(dataset, candidate.copy),
         "digest": None if ref is None else ref.digest,
         "bytes": None if ref is None else ref.size_bytes,
+        "disk": None if candidate is None else _count_own_bytes(project, candidate.copy),
         "files": None if ref is None else ref.files,
         "verified": None if ref is None else ref.verified,
         "revision": None if candidate is None else candidate.copy.find_revision(),
@@ -65,3 +79,21 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
             for rule in project.places.explain_location(dataset)
         ],
     }
+
+
+def _tell_access(dataset: Dataset, copy: Copy) -> str:
+    """Whether the copy may be edited, and what to do where it may not: programs only say "permission denied"."""
+    if copy.user_managed:
+        return "yours: dm never makes it read-only"
+    if copy.is_unlocked():
+        return f"unlocked: you may edit it; dm lock {shlex.quote(dataset.name)} makes it read-only again"
+    shared = "it may share its bytes with other copies"
+    return f"read-only, since {shared}; dm unlock {shlex.quote(dataset.name)} makes a copy that you may edit"
+
+
+def _count_own_bytes(project: Project, copy: Copy) -> int:
+    from dm.plumbing.store.occupancy import count_own_bytes
+
+    ref = copy.read_ref()
+    stores = [project.open_store(root) for root in project.list_store_roots()]
+    return count_own_bytes(copy.path, None if ref is None else ref.digest, stores=stores)

@@ -1,0 +1,311 @@
+"""Is everything in a store as it should be? Its objects, its refs, its markers, and what dead processes left.
+
+Every object is read and held against its name; refs, copies and markers are held against each other. Nothing is
+changed. Copies themselves are compared by `dm.plumbing.store.verify`, which is told what was read here, so that a file
+that is hard-linked to its object is read once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from dm.errors import DmError
+from dm.plumbing.fs.flock import open_lock_file, try_flock, unlock
+from dm.plumbing.fs.machine import display_path, machine_errors
+from dm.plumbing.fs.temporary import is_temporary
+from dm.plumbing.hashing import hash_blobs, tree_id_of
+from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.markers import MARKER_NAME, has_marker
+from dm.plumbing.store.measure import SeenFile, SeenFiles
+from dm.plumbing.store.objects import FOLDER_MODE, TreeEntry, decode_tree
+from dm.plumbing.store.refs import Ref
+from dm.plumbing.store.unlocked import list_unlocked
+from dm.progress import SILENT, Progress
+from dm.values import Digest
+
+#: object-damaged: an object's bytes are not those of its name. object-missing: a tree in the store names one that is
+#: not there. object-stray: a file among the objects that is none. ref-malformed: a ref that cannot be read.
+#: copy-missing: a ref whose copy is not there. ref-missing: a marked copy without a ref. marker-missing: a copy with a
+#: ref and without its marker. marker-stray: a marker without a copy. leftover: what a process that is gone left behind.
+FindingKind = Literal[
+    "object-damaged",
+    "object-missing",
+    "object-stray",
+    "ref-malformed",
+    "copy-missing",
+    "ref-missing",
+    "marker-missing",
+    "marker-stray",
+    "leftover",
+]
+#: Kinds that mean that bytes are lost or wrong; the others are untidy.
+DAMAGE = frozenset({"object-damaged", "object-missing"})
+
+#: Folders that hold no copies.
+_LEFT_OUT = frozenset((".dm", ".git", ".hg", ".datamanifest"))
+_ROUND_FILES = 8192
+_ROUND_BYTES = 4 << 30
+
+
+class Finding(NamedTuple):
+    """One thing that is not as it should be, in words. ``digest`` is the object's, where it is about one; ``copies``
+    the names of the refs that lead to it.
+    """
+
+    kind: FindingKind
+    path: Path
+    message: str
+    digest: Digest | None = None
+    copies: tuple[str, ...] = ()
+
+
+class ExaminedObjects(NamedTuple):
+    """What reading every object found: those that are sound, by id, with the bytes of their files, the entries of the
+    trees among them, the bytes read, and what was seen of hard-linked files.
+    """
+
+    sound: dict[bytes, int]
+    damaged: dict[bytes, Path]
+    trees: dict[bytes, list[TreeEntry]]
+    read_bytes: int
+    seen: SeenFiles
+
+
+class Examiner:
+    """Looks through one store; one examination at a time."""
+
+    def __init__(self, layout: Layout, *, progress: Progress = SILENT) -> None:
+        self._layout = layout
+        self._progress = progress
+        self._roots: set[bytes] = set()  # trees that refs name
+
+    def read_objects(self) -> ExaminedObjects:
+        """Read every object, on all cores and in bounded memory. What is interrupted changed nothing.
+
+        Raises `MachineFailed` when something cannot be read.
+        """
+        found: list[tuple[bytes, os.stat_result]] = []
+        with machine_errors("read the objects in", self._layout.objects):
+            found.extend(self._list_objects())
+        examined = ExaminedObjects({}, {}, {}, sum(status.st_size for _, status in found), {})
+        with self._progress.start("objects", total=examined.read_bytes) as task:
+            for some in _share_out(found):
+                names = [_name_of(raw) for raw, _ in some]
+                sizes = [status.st_size for _, status in some]
+                ids = hash_blobs(self._layout.objects, names, sizes, task)
+                for (raw, status), blob_id in zip(some, ids, strict=True):
+                    self._judge(raw, status, blob_id, examined)
+        return examined
+
+    def _judge(self, raw: bytes, status: os.stat_result, blob_id: bytes, examined: ExaminedObjects) -> None:
+        path = self._layout.object_path(raw)
+        if blob_id == raw:
+            examined.sound[raw] = status.st_size
+            if status.st_nlink > 1:
+                stamp = SeenFile(status.st_size, status.st_mtime_ns, status.st_ctime_ns, raw)
+                examined.seen[status.st_dev, status.st_ino] = stamp
+            return
+        with machine_errors("read the object", path), open(path, "rb") as file:
+            data = file.read()
+        if tree_id_of(data) == raw:
+            try:
+                examined.trees[raw] = decode_tree(data)
+            except DmError:  # whoever wrote it hashed nonsense
+                examined.damaged[raw] = Path(path)
+                return
+            examined.sound[raw] = status.st_size
+            return
+        examined.damaged[raw] = Path(path)
+
+    def find_object_faults(self, examined: ExaminedObjects) -> Iterator[Finding]:
+        """Each object that is damaged, missing below a tree that is here, or none at all, with the copies it is of."""
+        promised = {entry.id: entry.mode for entries in examined.trees.values() for entry in entries}
+        missing = {raw for raw in promised if raw not in examined.sound and raw not in examined.damaged}
+        copies = self._find_users(examined, missing | examined.damaged.keys())
+        for raw in sorted(missing | examined.damaged.keys()):
+            is_tree = promised.get(raw) == FOLDER_MODE or raw in self._roots
+            digest = Digest.of_tree(raw) if is_tree else Digest.of_blob(raw)
+            kind: FindingKind = "object-missing" if raw in missing else "object-damaged"
+            message = f"its bytes are not those of {digest.short}"
+            if raw in missing:
+                message = "a tree in the store names it, and it is not there"
+            yield Finding(kind, Path(self._layout.object_path(raw)), message, digest, tuple(copies[raw]))
+        yield from self._list_strays()
+
+    def find_ref_faults(self) -> Iterator[Finding]:
+        """Each ref that cannot be read, that has no copy, or whose copy has no marker."""
+        for name, ref in self._list_ref_names():
+            path, copy = Path(self._layout.ref_path(name)), self._layout.root / name
+            if isinstance(ref, DmError):
+                yield Finding("ref-malformed", path, ref.message, copies=(name,))
+            elif not os.path.lexists(copy):
+                yield Finding("copy-missing", copy, "it was here when it was last seen", ref.digest, (name,))
+            elif not self._has_marker(copy):
+                yield Finding("marker-missing", copy, "it has no completion marker", ref.digest, (name,))
+
+    def find_place_faults(self) -> Iterator[Finding]:
+        """Each marked copy without a ref, marker without a copy and leftover, below the root.
+
+        Stores further in and what belongs to version control are not entered. Nothing is read but names and stat data.
+        A root without ``.dm`` may hold copies of other tools all the same.
+        """
+        if not self._layout.root.is_dir():
+            return
+        known = {name for name, _ in self._list_ref_names()}
+        waiting = [self._layout.root]
+        while waiting:
+            folder = waiting.pop()
+            with machine_errors("read the folder", folder):
+                names = sorted(os.listdir(folder))
+            if MARKER_NAME in names and folder != self._layout.root and has_marker(folder, is_folder=True):
+                if self._ref_of(folder) not in known:
+                    yield Finding("ref-missing", folder, "it is marked as complete, and nothing is known of it")
+                continue  # what lies in a copy is its own
+            for name in names:
+                path = folder / name
+                if name in _LEFT_OUT or self._ref_of(path) in known:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    if not (path / ".dm" / "format").exists():
+                        waiting.append(path)
+                    continue
+                yield from self._judge_entry(path, set(names))
+        yield from self._find_leftovers()
+
+    def _judge_entry(self, path: Path, names: set[str]) -> Iterator[Finding]:
+        if path.name.endswith(MARKER_NAME) and path.name != MARKER_NAME:
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and not status.st_size and path.name.removesuffix(MARKER_NAME) not in names:
+                yield Finding("marker-stray", path, "a completion marker, and no copy beside it")
+        elif is_temporary(path.name):
+            yield Finding("leftover", path, "a temporary file of a process that is gone")
+        elif has_marker(path, is_folder=False):
+            yield Finding("ref-missing", path, "it is marked as complete, and nothing is known of it")
+
+    def _find_leftovers(self) -> Iterator[Finding]:
+        """Workspaces of processes that are gone (their lock is free), and notes on unlocked copies that are gone."""
+        for path in _list_folder(self._layout.partial):
+            if path.name.startswith("work-") and self._is_free(path.name):
+                yield Finding("leftover", path, "work that a process left half-done")
+        for name, path in list_unlocked(self._layout):
+            if not os.path.lexists(self._layout.root / name):
+                yield Finding("leftover", path, f"a note that '{display_path(name)}' is unlocked, which is not there")
+
+    def _is_free(self, name: str) -> bool:
+        lock = self._layout.locks / name
+        if not lock.exists():
+            return False  # a name of its own, where there is no flock: age tells, not this look
+        descriptor, _ = open_lock_file(lock, root=self._layout.root)
+        taken = try_flock(descriptor)
+        if taken:
+            unlock(descriptor)
+        else:
+            os.close(descriptor)
+        return bool(taken)
+
+    # Inside
+
+    def _list_objects(self) -> Iterator[tuple[bytes, os.stat_result]]:
+        if not self._layout.is_there():
+            return
+        top = os.fspath(self._layout.objects)
+        for folder in sorted(os.listdir(top)):
+            if not _is_hex(folder, 2):
+                continue
+            for name in sorted(os.listdir(f"{top}/{folder}")):
+                if _is_hex(name, 62):
+                    try:
+                        status = os.lstat(f"{top}/{folder}/{name}")
+                    except FileNotFoundError:
+                        continue  # pruned meanwhile
+                    if stat.S_ISREG(status.st_mode):
+                        yield bytes.fromhex(folder + name), status
+
+    def _list_strays(self) -> Iterator[Finding]:
+        message = "it lies among the objects and is none"
+        for folder in _list_folder(self._layout.objects):
+            if not _is_hex(folder.name, 2) or not folder.is_dir():
+                yield Finding("object-stray", folder, message)
+                continue
+            for path in _list_folder(folder):
+                if not _is_hex(path.name, 62) or not stat.S_ISREG(path.lstat().st_mode):
+                    yield Finding("object-stray", path, message)
+
+    def _list_ref_names(self) -> Iterator[tuple[str, Ref | DmError]]:
+        if not self._layout.is_there():
+            return
+        top = os.fspath(self._layout.refs)
+        for folder, _, names in os.walk(top):
+            for name in sorted(names):
+                if is_temporary(name):
+                    continue
+                path = f"{folder}/{name}"
+                try:
+                    with machine_errors("read", path), open(path, encoding="utf-8", errors="replace") as file:
+                        line = file.read(4096)
+                    # A power cut without `durable` may leave an empty file: then nothing is known.
+                    yield path[len(top) + 1 :], Ref.parse(line, file=path) if line else Ref()
+                except DmError as error:
+                    yield path[len(top) + 1 :], error
+
+    def _read_refs(self) -> Iterator[tuple[str, Ref]]:
+        for name, ref in self._list_ref_names():
+            if isinstance(ref, Ref):
+                yield name, ref
+
+    def _find_users(self, examined: ExaminedObjects, wanted: set[bytes]) -> dict[bytes, list[str]]:
+        """The copies that lead to each of some objects, through the trees that are sound."""
+        users: dict[bytes, list[str]] = {raw: [] for raw in wanted}
+        for name, ref in self._read_refs() if wanted else ():
+            if ref.digest is not None and ref.digest.is_tree:
+                self._roots.add(ref.digest.raw)
+            waiting = [] if ref.digest is None else [ref.digest.raw]
+            seen: set[bytes] = set()
+            while waiting:
+                raw = waiting.pop()
+                if raw not in seen:
+                    seen.add(raw)
+                    if raw in users:
+                        users[raw].append(name)
+                    waiting.extend(entry.id for entry in examined.trees.get(raw, ()))
+        return users
+
+    def _ref_of(self, path: Path) -> str:
+        return path.relative_to(self._layout.root).as_posix()
+
+    def _has_marker(self, copy: Path) -> bool:
+        with machine_errors("look at", copy):
+            return has_marker(copy, is_folder=copy.is_dir())
+
+
+def _share_out(found: list[tuple[bytes, os.stat_result]]) -> Iterator[list[tuple[bytes, os.stat_result]]]:
+    some: list[tuple[bytes, os.stat_result]] = []
+    size_bytes = 0
+    for each in found:
+        some.append(each)
+        size_bytes += each[1].st_size
+        if len(some) >= _ROUND_FILES or size_bytes >= _ROUND_BYTES:
+            yield some
+            some, size_bytes = [], 0
+    if some:
+        yield some
+
+
+def _name_of(raw: bytes) -> bytes:
+    name = raw.hex()
+    return f"{name[:2]}/{name[2:]}".encode()
+
+
+def _is_hex(name: str, length: int) -> bool:
+    return len(name) == length and not name.strip("0123456789abcdef")
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

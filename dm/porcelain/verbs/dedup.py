@@ -1,0 +1,118 @@
+"""``dedup``: equal files of the working copies become one physical copy, those that other tools made too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dm.errors import DmError, NotFound
+from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.store.joining import Group, Twin, find_groups, join, list_apart, list_files
+from dm.progress import SILENT, Progress
+from dm.values import Outcome, fail
+
+if TYPE_CHECKING:
+    from dm.plumbing.store.disk import DiskStore
+    from dm.plumbing.store.statcache import StatCache
+
+
+class DedupOptions(NamedTuple):
+    """``pools``: folders of other tools that are joined too, for each the store whose objects serve it. ``dry_run``:
+    only say what would be joined.
+    """
+
+    pools: tuple[tuple[Path, DiskStore], ...] = ()
+    dry_run: bool = False
+
+
+def dedup(
+    stores: Iterable[DiskStore],
+    options: DedupOptions = DedupOptions(),  # noqa: B008 - frozen
+    *,
+    stat_cache: StatCache | None = None,
+    progress: Progress = SILENT,
+    report: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Join equal files of the working copies in ``stores``; an outcome for each file that was replaced by a link.
+
+    ``size_bytes`` of an outcome is what it gives back, which stands at the first of the files of one content. Working
+    copies are those with a ref and those with a marker; unlocked ones are left. Nothing else is touched, and no byte of
+    content changes.
+    """
+    outcomes: list[Outcome] = []
+
+    def settle(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if report is not None:
+            report(outcome)
+
+    twins: list[Twin] = []
+    for store in stores:
+        try:
+            twins += list_files(store, _list_copies(store))
+        except DmError as error:
+            settle(fail(os.fspath(store.root), error))
+    for folder, store in options.pools:
+        try:
+            twins += list_files(store, _list_pool(folder))
+        except DmError as error:
+            settle(fail(os.fspath(folder), error))
+    for group in find_groups(twins, stat_cache=stat_cache, progress=progress):
+        try:
+            for outcome in _tell(group) if options.dry_run else _join(group):
+                settle(outcome)
+        except DmError as error:
+            settle(fail(os.fspath(group.twins[0].path), error))
+    return outcomes
+
+
+def _list_copies(store: DiskStore) -> Iterator[Path]:
+    """The copies with a ref that are there, and those that another tool marked as complete."""
+    for name, ref in store.list_refs():
+        path = store.root / name
+        if ref.digest is None:
+            continue  # skip_checksum: it stands alone, and is not read
+        if os.path.lexists(path) and not store.is_unlocked(path):
+            yield path
+    for finding in store.examiner().find_place_faults():
+        if finding.kind == "ref-missing":
+            yield finding.path
+
+
+def _list_pool(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise NotFound(f"there is no folder '{folder}'", code="no-path")
+    with machine_errors("look through", folder):
+        yield from sorted(path for path in folder.iterdir() if path.name != ".dm")
+
+
+def _tell(group: Group) -> Iterator[Outcome]:
+    freed_bytes = group.freed_bytes
+    for twin in list_apart(group):
+        yield _describe(group, twin, freed_bytes, "would share the bytes of its object")
+        freed_bytes = 0
+
+
+def _join(group: Group) -> Iterator[Outcome]:
+    freed_bytes = group.freed_bytes
+    with ExitStack() as locks:
+        for store, copy in dict.fromkeys((twin.store, twin.copy) for twin in group.twins):
+            if copy.is_relative_to(store.root):
+                locks.enter_context(store.lock_copy(copy))
+        for twin, mode in join(group):
+            if mode is None:
+                yield _describe(group, twin, 0, "left as it is: it changed, or cannot be linked", status="skipped")
+                continue
+            yield _describe(group, twin, freed_bytes, f"joined by {mode}")
+            freed_bytes = 0
+
+
+def _describe(group: Group, twin: Twin, freed_bytes: int, message: str, *, status: str = "ok") -> Outcome:
+    return Outcome(
+        os.fspath(twin.path), status, path=twin.path, digest=group.digest, size_bytes=freed_bytes, message=message
+    )
+
+

@@ -1,0 +1,125 @@
+"""`dm dedup`: equal files share their bytes afterwards, and say the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.fixtures.commands import Ask, default_copy, snapshot, store_root, write_manifest
+from tests.fixtures.homes import Home, RunDm
+from tests.fixtures.machine import MakeImage
+from tests.fixtures.servers import HttpServer
+
+BYTES = b"the same in both\n" * 1000
+
+
+def peer_copy(home: Home, key: str, data: bytes) -> Path:
+    """A copy as another tool leaves it: writable, marked, without a ref."""
+    path = default_copy(home, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    path.with_name(f"{path.name}.complete").touch()
+    return path
+
+
+def fetched(home: Home, project: Path, http_server: HttpServer, run_dm: RunDm) -> Path:
+    uri = http_server.put("/a.bin", BYTES)
+    write_manifest(project, f'[a]\nuri = "{uri}"\n')
+    assert 0 == run_dm("fetch").returncode
+    return default_copy(home, "127.0.0.1/a.bin")
+
+
+def blocks(*paths: Path) -> int:
+    return len({path.stat().st_ino for path in paths})
+
+
+def test_a_copy_that_another_tool_made_is_joined_with_ours(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    own = fetched(home, project, http_server, run_dm)
+    other = peer_copy(home, "elsewhere/b.bin", BYTES)
+    before = snapshot(home.data)
+    told = ask("dedup", "--dry-run")
+    assert before == snapshot(home.data)
+    assert [(str(other), len(BYTES))] == [(item["path"], item["bytes"]) for item in told.outcomes]
+    done = ask("dedup")
+    assert [(str(other), len(BYTES))] == [(item["path"], item["bytes"]) for item in done.outcomes]
+    assert BYTES == other.read_bytes() == own.read_bytes()
+    assert 1 == blocks(own, other)
+    assert 0 == run_dm("verify").returncode
+    assert [] == ask("dedup").outcomes
+
+
+def test_two_copies_of_other_tools_are_joined_and_folders_too(home: Home, project: Path, ask: Ask) -> None:
+    write_manifest(project)
+    one = peer_copy(home, "x/one.bin", BYTES)
+    folder = default_copy(home, "x/folder")
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "two.bin").write_bytes(BYTES)
+    (folder / ".complete").touch()
+    done = ask("dedup", "--root", store_root(home))
+    assert len(BYTES) == sum(item["bytes"] for item in done.outcomes)
+    assert 1 == blocks(one, folder / "sub" / "two.bin")
+    assert BYTES == (folder / "sub" / "two.bin").read_bytes()
+
+
+def test_unmarked_files_other_content_and_executables_stay_apart(home: Home, project: Path, ask: Ask) -> None:
+    write_manifest(project)
+    peer_copy(home, "x/one.bin", BYTES)
+    peer_copy(home, "x/other.bin", BYTES[::-1])
+    loose = default_copy(home, "x/loose.bin")
+    loose.write_bytes(BYTES)
+    script = peer_copy(home, "x/run.sh", BYTES)
+    script.chmod(0o755)
+    before = snapshot(home.data)
+    assert [] == ask("dedup", "--root", store_root(home)).outcomes
+    assert before == snapshot(home.data)
+
+
+def test_a_pool_is_joined_only_when_it_is_named(
+    home: Home, project: Path, tmp_path: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    own = fetched(home, project, http_server, run_dm)
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    (pool / "mine.bin").write_bytes(BYTES)
+    assert [] == ask("dedup").outcomes
+    assert [str(pool / "mine.bin")] == [item["path"] for item in ask("dedup", "--include-pool", pool).outcomes]
+    assert 1 == blocks(own, pool / "mine.bin")
+
+
+def test_a_damaged_object_is_told_and_nothing_is_joined_with_it(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    own = fetched(home, project, http_server, run_dm)
+    other = peer_copy(home, "elsewhere/b.bin", BYTES)
+    own.chmod(0o644)
+    with own.open("r+b") as file:
+        file.write(b"X")
+    own.unlink()
+    own.write_bytes(BYTES)
+    answer = ask("dedup")
+    assert 4 == answer.status
+    assert BYTES == other.read_bytes()
+
+
+def test_clones_keep_mode_and_times_and_are_known_as_joined(
+    image_file_system: MakeImage, home: Home, project: Path, ask: Ask
+) -> None:
+    root = image_file_system("btrfs") / "root"
+    write_manifest(project)
+    paths = []
+    for name in ("one.bin", "two.bin"):
+        path = root / "datasets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(BYTES)
+        path.with_name(f"{name}.complete").touch()
+        os.utime(path, ns=(10**18, 10**18))
+        paths.append(path)
+    (root / ".dm").mkdir()
+    (root / ".dm" / "format").write_text("dm store 1\n")
+    environment = {"DATAMANIFEST_DATA_DIR": str(root)}
+    done = ask("dedup", env=environment)
+    assert len(BYTES) == sum(item["bytes"] for item in done.outcomes)
+    assert {(0o644, 10**18)} == {(path.stat().st_mode & 0o777, path.stat().st_mtime_ns) for path in paths}
+    assert [] == ask("dedup", env=environment).outcomes

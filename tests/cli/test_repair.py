@@ -1,0 +1,214 @@
+"""`dm verify --repair`: what is broken is mended from any sound copy, the bad bytes are kept, the rest is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from tests.cli.test_verify import copy_of, fetched, overwrite, store_folder
+from tests.fixtures.archives import read_tree
+from tests.fixtures.commands import Ask, snapshot, store_root, write_manifest
+from tests.fixtures.homes import Home, RunDm
+from tests.fixtures.servers import HttpServer
+
+
+def break_link(path: Path, data: bytes) -> None:
+    """Other bytes at a path, the object untouched."""
+    path.unlink()
+    path.write_bytes(data)
+
+
+def quarantine(home: Home) -> list[bytes]:
+    folder = store_root(home) / ".dm" / "quarantine"
+    return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "note.tmp"]
+
+
+def test_a_file_is_mended_from_its_object_without_a_request(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a", "b")
+    asked = http_server.count("/a.bin")
+    break_link(copy_of(home, "a"), b"wrong")
+    answer = ask("verify", "--repair")
+    assert (0, "mended") == (answer.status, answer.outcomes[0]["code"])
+    assert b"a" * 100 == copy_of(home, "a").read_bytes()
+    assert asked == http_server.count("/a.bin")
+    assert b"wrong" in quarantine(home)
+    assert 0 == ask("verify").status
+    assert "clean" == ask("status", "a").only["state"]
+
+
+def test_a_file_whose_object_is_bad_too_is_mended_from_its_source(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    overwrite(copy_of(home, "a"), b"X")
+    answer = ask("verify", "--repair")
+    assert (0, "mended from its source") == (answer.status, answer.only["message"])
+    assert b"a" * 100 == copy_of(home, "a").read_bytes()
+    assert 0 == ask("verify", "--all").status
+
+
+def test_what_cannot_be_mended_is_told_and_exit_4(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    overwrite(copy_of(home, "a"), b"X")
+    http_server.routes.pop("/a.bin")
+    answer = ask("verify", "--repair", env={"DATAMANIFEST_HTTP_RETRIES": "0"})
+    assert 4 == answer.status
+    assert "no sound copy is in reach" in answer.only["message"]
+    assert copy_of(home, "a").read_bytes().startswith(b"X")
+
+
+def test_a_folder_is_mended_path_by_path(home: Home, tmp_path: Path, run_dm: RunDm, ask: Ask) -> None:
+    folder = store_folder(home, run_dm, tmp_path)
+    good = read_tree(folder)
+    untouched = (folder / "sub" / "c").stat().st_ino
+    break_link(folder / "a", b"wrong")
+    (folder / "sub" / "b").unlink()
+    (folder / "extra").write_bytes(b"extra")
+    answer = ask("verify", folder, "--repair")
+    assert (0, "mended") == (answer.status, answer.only["code"])
+    assert good == read_tree(folder)
+    assert untouched == (folder / "sub" / "c").stat().st_ino
+    assert {b"wrong", b"extra"} <= set(quarantine(home))
+    assert (folder / ".complete").is_file()
+
+
+def test_a_folder_with_modes_links_and_types_is_mended(home: Home, tmp_path: Path, run_dm: RunDm, ask: Ask) -> None:
+    staged = tmp_path / "staged"
+    (staged / "empty").mkdir(parents=True)
+    (staged / "run.sh").write_text("#!/bin/sh\n")
+    (staged / "run.sh").chmod(0o755)
+    (staged / "link").symlink_to("run.sh")
+    (staged / "plain").write_text("plain")
+    target = store_root(home) / "datasets" / "tools"
+    assert 0 == run_dm("publish", staged, target, "--root", store_root(home)).returncode
+    good = read_tree(target)
+    (target / "run.sh").chmod(0o444)
+    (target / "link").unlink()
+    (target / "link").symlink_to("elsewhere")
+    (target / "empty").rmdir()
+    (target / "plain").unlink()
+    (target / "plain").mkdir()
+    (target / "plain" / "mine").write_text("mine")
+    answer = ask("verify", target, "--repair")
+    assert 0 == answer.status, answer
+    assert good == read_tree(target)
+    assert 0 == ask("verify", target).status
+
+
+def test_a_bad_object_is_replaced_in_every_copy_that_linked_to_it(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    folder = store_folder(home, run_dm, tmp_path)
+    other = store_root(home) / "datasets" / "second"
+    digest = ask("verify", folder).only["digest"]
+    shutil.copytree(store_root(home), tmp_path / "usb")
+    assert 0 == run_dm("update-ref", digest, "datasets/second", "--root", store_root(home)).returncode
+    os.makedirs(other / "sub")
+    for name in ("a", "sub/b", "sub/c"):
+        os.link(folder / name, other / name)
+    (other / ".complete").touch()
+    overwrite(folder / "sub" / "b", b"X")
+    environment = {"DATAMANIFEST_CACHE_DIR": str(tmp_path / "usb")}
+    answer = ask("verify", "--all", "--repair", env=environment)
+    assert 0 == answer.status, answer
+    assert "content of sub/b" == (folder / "sub" / "b").read_text() == (other / "sub" / "b").read_text()
+    assert 0 == ask("verify", "--all").status
+
+
+def test_a_good_copy_that_another_tool_replaced_is_never_overwritten_with_the_old(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    import hashlib
+
+    manifest = project / "datamanifest.toml"
+    old, new = (hashlib.sha256(data).hexdigest() for data in (b"a" * 100, b"newer"))
+    manifest.write_text(manifest.read_text().replace(old, new))
+    break_link(copy_of(home, "a"), b"newer")
+    answer = ask("verify", "--repair")
+    assert (0, "updated") == (answer.status, answer.only["state"])
+    assert b"newer" == copy_of(home, "a").read_bytes()
+    assert [] == quarantine(home)
+
+
+def test_without_a_contract_only_what_is_named_is_mended(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    manifest = project / "datamanifest.toml"
+    manifest.write_text("\n".join(line for line in manifest.read_text().splitlines() if "checksum" not in line))
+    break_link(copy_of(home, "a"), b"edited")
+    answer = ask("verify", "--repair")
+    assert (4, "it has no contract and is mended only by name: dm verify --repair a") == (
+        answer.status, answer.only["hint"],
+    )  # fmt: skip
+    assert b"edited" == copy_of(home, "a").read_bytes()
+    assert 0 == ask("verify", "--repair", "a").status
+    assert b"a" * 100 == copy_of(home, "a").read_bytes()
+
+
+def test_another_projects_copy_that_only_differs_from_its_ref_is_left_by_all(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    folder = store_folder(home, run_dm, tmp_path)
+    break_link(folder / "a", b"edited")
+    before = snapshot(folder)
+    answer = ask("verify", "--all", "--repair")
+    assert 4 == answer.status
+    assert before == snapshot(folder)
+
+
+def test_a_stray_marker_and_dead_work_are_tidied_up(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    stray = copy_of(home, "gone").with_name("gone.bin.complete")
+    stray.touch()
+    dead = store_root(home) / ".dm" / "partial" / "work-7"
+    dead.mkdir()
+    (store_root(home) / ".dm" / "locks" / "work-7").touch()
+    assert 0 == ask("verify", "--all", "--repair").status
+    assert not stray.exists() and not dead.exists()
+
+
+def test_a_whole_copy_without_its_marker_is_marked_and_another_is_not(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    folder = store_folder(home, run_dm, tmp_path)
+    (folder / ".complete").unlink()
+    assert 0 == ask("verify", "--all").status
+    assert not (folder / ".complete").exists()
+    answer = ask("verify", "--all", "--repair")
+    assert ["marked as complete: its bytes are what its ref says"] == [
+        each["message"] for each in answer.outcomes if each.get("code") == "mended"
+    ]
+    assert (folder / ".complete").is_file()
+    (folder / ".complete").unlink()
+    break_link(folder / "a", b"edited")
+    assert 4 == ask("verify", "--all", "--repair").status
+    assert not (folder / ".complete").exists()
+    assert b"edited" == (folder / "a").read_bytes()
+
+
+def test_an_object_that_no_copy_needs_is_put_aside_when_it_is_damaged(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    store_folder(home, run_dm, tmp_path)
+    wrong = store_root(home) / ".dm" / "objects" / "ab" / ("c" * 62)
+    wrong.parent.mkdir(exist_ok=True)
+    wrong.write_bytes(b"not what its name says")
+    assert 4 == ask("verify", "--all").status
+    answer = ask("verify", "--all", "--repair")
+    [told] = [each["message"] for each in answer.outcomes if each.get("code") == "mended"]
+    assert told.startswith("put aside: no copy needs it; its bytes are kept at ")
+    assert not wrong.exists() and b"not what its name says" in quarantine(home)
+    assert 0 == ask("verify", "--all").status
