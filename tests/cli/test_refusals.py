@@ -174,7 +174,7 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(
         assert ("secret", 1) == ((tmp_path / "secret").read_text(), (tmp_path / "secret").stat().st_nlink)
         assert [".dm"] == os.listdir(store_root(home))
         files = [each for each in (store_root(home) / ".dm").rglob("*") if each.is_file()]
-        assert {".gitignore", "format"} == {each.name for each in files if each.parent.name != "locks"}
+        assert {".gitignore", "README", "format"} == {each.name for each in files if each.parent.name != "locks"}
         assert [] == list_litter(home, project)
     assert not Path("/tmp/dm-test-escaped").exists()
 
