@@ -145,6 +145,8 @@ class Answer:
 
     def __enter__(self) -> Answer:
         self._connections.under_way.add(self)
+        if self._connections.closed:  # meanwhile: `close` did not see this one
+            self.interrupt()
         return self
 
     def __exit__(self, *_: object) -> None:
