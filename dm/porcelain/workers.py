@@ -20,6 +20,9 @@ _FIRST = 2
 #: since the last look, less than which means that it waits (for a server, mostly).
 _LOOK_EVERY_S = 0.02
 _ITEMS_EACH = 4
+#: The longest wait without a look, seconds: a signal that the kernel gave to another thread (Ctrl-C) is taken up by
+#: this one only when it runs.
+_WAKE_EVERY_S = 0.2
 
 
 class Workers(Generic[Item, Result]):
@@ -73,7 +76,7 @@ class Workers(Generic[Item, Result]):
                 rest_s = None if deadline_s is None else deadline_s - now_s
                 if may_grow:
                     rest_s = _LOOK_EVERY_S if rest_s is None else min(rest_s, _LOOK_EVERY_S)
-                woken = self._changed.wait(rest_s)
+                woken = self._changed.wait(_WAKE_EVERY_S if rest_s is None else min(rest_s, _WAKE_EVERY_S))
                 if may_grow and not woken and self._finished - before < _ITEMS_EACH * self.busy:
                     self._start(min(self.busy, self._most - self.busy))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 from dm.porcelain.workers import Lanes, Workers
@@ -69,3 +71,27 @@ def test_lanes_are_what_workers_leave_free() -> None:
     lanes.give_back()
     assert not lanes.are_overfull()
     assert not lanes.try_take()
+
+
+def test_a_signal_that_another_thread_was_given_ends_the_wait() -> None:
+    code = """
+import signal, threading, time
+from dm.porcelain.workers import Workers
+signal.signal(signal.SIGINT, signal.default_int_handler)
+over, done = threading.Event(), []
+def job(item):
+    time.sleep(0.5)  # the other one waits by now
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    done.append(over.wait(60))
+    return item
+workers = Workers(job, most=1)
+workers.add([1])
+try:
+    workers.collect(1, wait_s=0.0)
+except KeyboardInterrupt:
+    print("interrupted", done)
+over.set()
+workers.stop()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert "interrupted []\n" == result.stdout
