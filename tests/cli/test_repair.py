@@ -212,3 +212,13 @@ def test_an_object_that_no_copy_needs_is_put_aside_when_it_is_damaged(
     assert told.startswith("put aside: no copy needs it; its bytes are kept at ")
     assert not wrong.exists() and b"not what its name says" in quarantine(home)
     assert 0 == ask("verify", "--all").status
+
+
+def test_a_whole_copy_that_lacks_its_marker_is_marked_when_it_is_named(
+    home: Home, tmp_path: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    folder = store_folder(home, run_dm, tmp_path)
+    (folder / ".complete").unlink()
+    answer = ask("verify", folder, "--repair")
+    assert (0, "ok") == (answer.status, answer.only["status"])
+    assert (folder / ".complete").is_file()

@@ -126,6 +126,9 @@ def verify_copies(
         for index, outcome in enumerate(found):
             if outcome.exit_status in (3, 4):
                 found[index] = _mend_copy(mender, store, outcome, inodes)
+            elif outcome.digest is not None and store.state_of(store.root / outcome.name) == "unmarked":
+                # A repair, or a publish, was killed right before it marked the copy.
+                mender.mend_marker(store, outcome.name, outcome.digest)
             tell(found[index])
     return [*outcomes, *found]
 
