@@ -646,7 +646,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "read-state": [[]],
     "write-state": [[]],
     "fetch-uri": [["{plain}", "fetched.csv"], ["ssh://-oProxyCommand=x/x", "fetched"]],
-    "publish": [["evil.pth", "published"]],
+    "publish": [["missing.txt", "published"]],
     "verify-path": [["evil.py"]],
 }
 
