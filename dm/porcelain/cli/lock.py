@@ -16,7 +16,7 @@ def COMMAND(session: Session, names: tuple[str, ...], dry_run: bool) -> None:  #
     Every byte is read: what differs from the manifest is exit 4, and `dm pin` accepts it. The shared copy is used again
     where its bytes are the same; else the private one shares its bytes with the store from now on.
     """
-    from dm.porcelain.cli.render import draw_outcome, draw_summary
+    from dm.porcelain.cli.render import draw_all
     from dm.porcelain.verbs.lock import lock
 
     project = session.open_project()
@@ -24,10 +24,4 @@ def COMMAND(session: Session, names: tuple[str, ...], dry_run: bool) -> None:  #
         outcomes = lock(project, names, dry_run=dry_run)
     finally:
         project.close()
-
-    def draw(found: object) -> None:
-        for outcome in outcomes:
-            draw_outcome(session, outcome)
-        draw_summary(session, outcomes)
-
-    session.finish(outcomes, draw=draw)
+    session.finish(outcomes, draw=lambda found: draw_all(session, found))

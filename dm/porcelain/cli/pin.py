@@ -16,7 +16,7 @@ def COMMAND(session: Session, names: tuple[str, ...], dry_run: bool) -> None:  #
     Every byte of each copy is read, and its digests are written into the manifest in the place of those that are there.
     Say --dry-run first to see both.
     """
-    from dm.porcelain.cli.render import draw_outcome, draw_summary
+    from dm.porcelain.cli.render import draw_all
     from dm.porcelain.verbs.pin import pin
 
     project = session.open_project()
@@ -24,10 +24,4 @@ def COMMAND(session: Session, names: tuple[str, ...], dry_run: bool) -> None:  #
         outcomes = pin(project, names, dry_run=dry_run)
     finally:
         project.close()
-
-    def draw(found: object) -> None:
-        for outcome in outcomes:
-            draw_outcome(session, outcome)
-        draw_summary(session, outcomes)
-
-    session.finish(outcomes, draw=draw)
+    session.finish(outcomes, draw=lambda found: draw_all(session, found))

@@ -70,6 +70,13 @@ def draw_outcome(session: Session, outcome: Outcome) -> None:
     draw_line(" ".join(parts))
 
 
+def draw_all(session: Session, outcomes: Sequence[Outcome]) -> None:
+    """Every item, then how many of each."""
+    for outcome in outcomes:
+        draw_outcome(session, outcome)
+    draw_summary(session, outcomes)
+
+
 def draw_summary(session: Session, outcomes: Sequence[Outcome]) -> None:
     """How many of each, on stderr, when there was more than one; the failures by name."""
     if len(outcomes) < 2:

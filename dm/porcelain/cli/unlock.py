@@ -17,7 +17,7 @@ def COMMAND(session: Session, names: tuple[str, ...], dry_run: bool) -> None:  #
     the project's own scope, is made of the copy in use (every byte is read) and is used from now on. After an edit
     `dm pin` makes it the dataset, `dm fetch --force` puts it aside; `dm lock` makes it read-only again.
     """
-    from dm.porcelain.cli.render import draw_outcome, draw_summary
+    from dm.porcelain.cli.render import draw_all
     from dm.porcelain.verbs.unlock import unlock
 
     project = session.open_project()
@@ -25,10 +25,4 @@ def COMMAND(session: Session, names: tuple[str, ...], dry_run: bool) -> None:  #
         outcomes = unlock(project, names, dry_run=dry_run)
     finally:
         project.close()
-
-    def draw(found: object) -> None:
-        for outcome in outcomes:
-            draw_outcome(session, outcome)
-        draw_summary(session, outcomes)
-
-    session.finish(outcomes, draw=draw)
+    session.finish(outcomes, draw=lambda found: draw_all(session, found))

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import IO, NamedTuple
 
 from dm.errors import Refused, SourceFailed
@@ -172,7 +172,7 @@ class PrefixFetch:
         while not self._stop.is_set():
             try:
                 name, found = todo.get_nowait()
-            except Exception:  # noqa: BLE001  # queue.Empty: nothing is left
+            except Empty:
                 return
             try:
                 if not self._keep(files / name, found, known.get(name)):
