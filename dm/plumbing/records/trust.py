@@ -88,7 +88,7 @@ class TrustStore:
         self.folder = environment.user_config_file.parent / "trust"
         self._holder = f"{environment.process_id} {environment.host_name}"
         self._progress = progress
-        self._warned: set[Path] = set()
+        self._warned: dict[Path, object] = {}
         self._decoded: dict[Path, tuple[bytes, Record]] = {}
 
     def path_of(self, manifest: Path) -> Path:
@@ -113,8 +113,8 @@ class TrustStore:
                 known = self._decoded[path] = (data, _decode(data, path, manifest))
             return known[1]
         except DmError as error:
-            if path not in self._warned:
-                self._warned.add(path)
+            mine = object()
+            if self._warned.setdefault(path, mine) is mine:  # one step: threads read the same record at once
                 self._progress.warn(f"{error.message}; the manifest is not trusted")
             return None
 
