@@ -1,29 +1,26 @@
 """Mend what is broken, and only that: each bad file or object gives way to sound bytes of the same digest.
 
-Sound bytes are looked for in the objects of every store in reach, then in the working copies that their refs and trees
-lead to (a folder's tree is made again of a copy that is whole); nothing is used before it was read and found to be
-right. The bad bytes are kept in the quarantine. A folder's
-marker is away while it is mended, so that a kill leaves a copy that nobody takes for complete; the next run goes on.
+Where sound bytes come from is `dm.porcelain.sound_bytes`; the bad ones are kept in the quarantine. A folder's marker is
+away while it is mended, so that a kill leaves a copy that nobody takes for complete; the next run goes on.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.environment import format_time, read_clock_ns
-from dm.errors import DmError, NotFound
+from dm.errors import NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder
-from dm.plumbing.hashing import blake3_of, hash_blob
+from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.markers import has_marker, put_marker, refuse_foreign_marker, remove_marker
-from dm.plumbing.store.measure import build_trees, measure_copy
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry
 from dm.plumbing.store.verify import compare_copy
+from dm.porcelain.sound_bytes import SoundBytes, is_sound
 from dm.progress import SILENT, Progress
 from dm.values import Difference, Digest
 
@@ -44,12 +41,9 @@ class Mender:
     """Looks for sound bytes in ``stores`` and puts them in the place of bad ones."""
 
     def __init__(self, stores: Sequence[DiskStore], *, progress: Progress = SILENT) -> None:
-        self._stores = [store for store in stores if store.exists()]
+        self._sound = SoundBytes(stores)
         self._progress = progress
         self._held: set[Path] = set()
-        self._places: dict[bytes, list[Path]] | None = None
-        self._links: dict[bytes, list[Path]] = {}
-        self._trees: dict[bytes, list[TreeEntry]] | None = None
 
     def mend_object(self, store: DiskStore, digest: Digest) -> Path | None:
         """Put sound bytes in the place of a damaged or missing object; return where the damaged one is kept.
@@ -58,15 +52,15 @@ class Mender:
         links to it still have its bytes: they are mended as copies.
         """
         with self.repairing(store):
-            if self._is_sound(store.object_path(digest), digest):
+            if is_sound(store.object_path(digest), digest):
                 return None  # another repair was quicker
             return self._replace_object(store, digest)
 
     def _replace_object(self, store: DiskStore, digest: Digest) -> Path | None:
         path = store.object_path(digest)
-        entries = self._find_tree(digest) if digest.is_tree else None
-        source = None if digest.is_tree else self.find_bytes(digest, but=path)
-        target = None if digest.is_tree or source is not None else self._find_link(digest)
+        entries = self._sound.find_tree(digest) if digest.is_tree else None
+        source = None if digest.is_tree else self._sound.find_bytes(digest, but=path)
+        target = None if digest.is_tree or source is not None else self._sound.find_link(digest)
         if entries is None and source is None and target is None:
             raise NotFound(f"no sound copy of {digest.short} is in reach", code="no-source")
         kept = None
@@ -108,19 +102,6 @@ class Mender:
                     put_marker(copy, is_folder=expected.is_tree)
         return True
 
-    def find_bytes(self, digest: Digest, *, but: Path | None = None) -> Path | None:
-        """A file with the bytes of a blob, or the object of a tree, read and found right; None: none is in reach."""
-        for store in self._stores:
-            path = store.object_path(digest)
-            if path != but and self._is_sound(path, digest):
-                return path
-        if digest.is_tree:
-            return None
-        for path in self._find_places().get(digest.raw, ()):
-            if path != but and self._is_sound(path, digest):
-                return path
-        return None
-
     @contextmanager
     def repairing(self, store: DiskStore) -> Iterator[None]:
         """Held while anything in a store is mended, by one process at a time; blocks of this mender may be nested.
@@ -155,7 +136,10 @@ class Mender:
         self, store: DiskStore, copy: Path, ref: Ref, expected: Digest, inodes: frozenset[int] | None
     ) -> Mended:
         self._ensure_object(store, expected)
-        wanted = dict(self._list_entries(expected, mend_in=store))
+        wanted = dict(self._sound.list_entries(expected))
+        for entry in wanted.values():
+            if entry.mode == FOLDER_MODE and self._sound.find_tree(Digest.of_tree(entry.id)) is not None:
+                self._ensure_object(store, Digest.of_tree(entry.id))
         comparison = compare_copy(copy, expected, store, stat_cache=store.stat_cache, quick=True, ref_root=store.root)
         if comparison.equal:
             return Mended(0, (), ())
@@ -212,7 +196,7 @@ class Mender:
             return None
         if entry is not None and entry.mode not in (FOLDER_MODE, LINK_MODE):
             self._ensure_object(store, Digest.of_blob(entry.id))
-        if entry is not None and entry.mode == FOLDER_MODE and self._find_tree(Digest.of_tree(entry.id)) is None:
+        if entry is not None and entry.mode == FOLDER_MODE and self._sound.find_tree(Digest.of_tree(entry.id)) is None:
             raise NotFound(f"what '{difference.path}' should hold is nowhere in reach", code="no-source")
         target = self._read_link(store, entry) if entry is not None and entry.mode == LINK_MODE else b""
         note = f"it was {difference.how} in '{copy.name}'"
@@ -248,55 +232,11 @@ class Mender:
     def _ensure_object(self, store: DiskStore, digest: Digest) -> None:
         """The object is in the store and sound, mended where it was not. Raises `NotFound`."""
         path = store.object_path(digest)
-        if not self._is_sound(path, digest):
+        if not is_sound(path, digest):
             self.mend_object(store, digest)
         elif os.lstat(path).st_mode & 0o111:
             with suppress(OSError):  # what is hard-linked to it would be executable; another user's stays as it is
                 os.chmod(path, store.ground().file_mode)
-
-    def _is_sound(self, path: Path, digest: Digest) -> bool:
-        try:
-            status = os.lstat(path)
-            if not stat.S_ISREG(status.st_mode):
-                return False
-            if digest.is_tree:
-                from dm.plumbing.hashing import tree_id_of
-
-                return tree_id_of(path.read_bytes()) == digest.raw
-        except OSError:
-            return False  # one that cannot be read is none that could be used
-        try:
-            return hash_blob(path) == digest.raw
-        except DmError:
-            return False
-
-    def _find_tree(self, digest: Digest) -> list[TreeEntry] | None:
-        """The entries of a folder: from its object in any store, else of a copy in which that folder is whole."""
-        from dm.plumbing.store.objects import decode_tree
-
-        source = self.find_bytes(digest)
-        if source is not None:
-            with machine_errors("read the object", source):
-                return decode_tree(source.read_bytes())
-        if self._trees is None:
-            self._trees = {}
-            for store in self._stores:
-                for name, ref in _read_refs(store):
-                    if ref.digest is not None and ref.digest.is_tree:
-                        self._trees |= _build_trees(store, name)
-        return self._trees.get(digest.raw)
-
-    def _find_link(self, digest: Digest) -> bytes | None:
-        """The text of a link whose target is a blob, from a link in a copy; None: there is none."""
-        self._find_places()
-        for path in self._links.get(digest.raw, ()):
-            try:
-                target = os.readlink(os.fsencode(path))
-            except OSError:
-                continue
-            if blake3_of(target) == digest.raw:
-                return target
-        return None
 
     def _read_link(self, store: DiskStore, entry: TreeEntry) -> bytes:
         digest = Digest.of_blob(entry.id)
@@ -306,69 +246,8 @@ class Mender:
         assert blake3_of(data) == entry.id
         return data
 
-    def _list_entries(self, tree: Digest, *, mend_in: DiskStore | None = None) -> Iterator[tuple[bytes, TreeEntry]]:
-        """Every entry below a tree by its path; what lies below a tree that is nowhere in reach is left out. The trees
-        are mended in the store ``mend_in``.
-        """
-        waiting = [(b"", tree)]
-        while waiting:
-            prefix, digest = waiting.pop()
-            entries = self._find_tree(digest)
-            if entries is None:
-                continue
-            if mend_in is not None:
-                self._ensure_object(mend_in, digest)
-            for entry in entries:
-                path = prefix + b"/" + entry.name if prefix else entry.name
-                yield path, entry
-                if entry.mode == FOLDER_MODE:
-                    waiting.append((path, Digest.of_tree(entry.id)))
-
-    def _find_places(self) -> dict[bytes, list[Path]]:
-        """Where files with these bytes should lie, by the refs of all stores and the trees that they lead to."""
-        if self._places is None:
-            self._places = {}
-            for store in self._stores:
-                for name, ref in _read_refs(store):
-                    for raw, path, is_link in self._list_files(store.root / name, ref):
-                        (self._links if is_link else self._places).setdefault(raw, []).append(path)
-        return self._places
-
-    def _list_files(self, copy: Path, ref: Ref) -> Iterator[tuple[bytes, Path, bool]]:
-        """(id, path, whether it is a link) of what a copy should hold."""
-        if ref.digest is None:
-            return
-        if not ref.digest.is_tree:
-            yield ref.digest.raw, copy, False
-            return
-        for name, entry in self._list_entries(ref.digest):
-            if entry.mode != FOLDER_MODE:
-                yield entry.id, Path(os.fsdecode(os.fsencode(copy) + b"/" + name)), entry.mode == LINK_MODE
-
     def _write_ref(self, store: DiskStore, copy: Path, ref: Ref, expected: Digest) -> None:
         store.write_ref(copy, ref._replace(digest=expected, verified=format_time(read_clock_ns())))
-
-
-def _read_refs(store: DiskStore) -> Iterator[tuple[str, Ref]]:
-    for path in sorted((store.meta / "refs").rglob("*")):
-        name = path.relative_to(store.meta / "refs").as_posix()
-        try:
-            ref = store.read_ref(name) if path.is_file() else None
-        except DmError:
-            continue  # told by who verifies; here it only helps to find bytes
-        if ref is not None:
-            yield name, ref
-
-
-def _build_trees(store: DiskStore, name: str) -> dict[bytes, list[TreeEntry]]:
-    """The trees of a copy as it is now, by id: what has the id of another is that."""
-    try:
-        measured = measure_copy(store.root / name, stat_cache=store.stat_cache, quick=True, ref_root=store.root)
-        if not measured.digest.is_tree:
-            return {}
-        return {tree.id: tree.entries for tree in build_trees(measured.entries, measured.ids).values()}
-    except DmError:
-        return {}  # gone, or not to be read: of no help here
 
 
 def _find_added(name: bytes, wanted: dict[bytes, TreeEntry]) -> bytes:

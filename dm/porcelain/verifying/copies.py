@@ -1,0 +1,140 @@
+"""Copies that a store knows are held against their refs, which a folder that was copied from elsewhere brings along."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dm.environment import format_time, read_clock_ns
+from dm.errors import DmError, MachineFailed, NotFound
+from dm.plumbing.store.layout import find_store_root
+from dm.plumbing.store.refs import Ref
+from dm.plumbing.store.verify import compare_copy
+from dm.porcelain.looking import Look
+from dm.porcelain.mending import Mender
+from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at, tell_unread
+from dm.porcelain.verifying.repair import repair_copy
+from dm.progress import SILENT, Progress
+from dm.values import Outcome, fail
+
+if TYPE_CHECKING:
+    from dm.plumbing.store.disk import DiskStore
+    from dm.plumbing.store.measure import SeenFiles
+
+
+def verify_copies(
+    store: DiskStore,
+    names: Sequence[str] | None = None,
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
+    *,
+    seen: SeenFiles | None = None,
+    mender: Mender | None = None,
+    inodes: frozenset[int] | None = None,
+    progress: Progress = SILENT,
+    report: Report | None = None,
+) -> list[Outcome]:
+    """Compare copies with the refs of their store (all of them when no ``names`` of refs are given): no manifest is
+    needed. ``seen`` are files that were read in this run. With a ``mender`` what differs is made as its ref says; with
+    ``inodes`` only what is a link to these.
+    """
+    looks = []
+    outcomes: list[Outcome] = []
+    for name in list_ref_names(store) if names is None else names:
+        try:
+            ref = store.read_ref(name)
+        except DmError as error:
+            outcomes.append(fail(name, error))
+            continue
+        if ref is not None and ref.digest is not None:
+            looks.append(_prepare_copy(store, name, ref, options, seen))
+    tell = report or ignore
+    for outcome in outcomes:
+        tell(outcome)
+    found = look_at(looks, options, progress, tell if mender is None else ignore)
+    if mender is not None:
+        for index, outcome in enumerate(found):
+            if outcome.exit_status in (3, 4):
+                found[index] = repair_copy(mender, store, outcome, inodes)
+            elif outcome.digest is not None and store.state_of(store.root / outcome.name) == "unmarked":
+                # A repair, or a publish, was killed right before it marked the copy.
+                mender.mend_marker(store, outcome.name, outcome.digest)
+            tell(found[index])
+    return [*outcomes, *found]
+
+
+def find_copies(path: Path) -> tuple[Path, list[str] | None]:
+    """The store that owns a path, and the names of its refs that the path means: a copy, the copy that it lies in, or
+    all copies below a folder; None for the whole store, where the path is its root.
+
+    Raises `NotFound` where no store knows anything there.
+    """
+    if (path / ".dm" / "format").exists():
+        return path, None
+    root = find_store_root(path)
+    if root is None:
+        raise NotFound(f"no store knows '{path}'", hint="name a dataset, or a path below a store", code="no-ref")
+    refs = root / ".dm" / "refs"
+    place = path.relative_to(root)
+    for candidate in (place, *place.parents):
+        if candidate != Path() and (refs / candidate).is_file():
+            return root, [candidate.as_posix()]
+    below = refs / place
+    names = sorted(each.relative_to(refs).as_posix() for each in below.rglob("*") if each.is_file())
+    if not names:
+        raise NotFound(f"nothing is known of '{path}'", hint="dm hash-object prints what it is", code="no-ref")
+    return root, names
+
+
+def list_ref_names(store: DiskStore) -> Iterator[str]:
+    """The names of a store's refs, also of those that cannot be read."""
+    for path in sorted((store.meta / "refs").rglob("*")):
+        if path.is_file():
+            yield path.relative_to(store.meta / "refs").as_posix()
+
+
+def _prepare_copy(
+    store: DiskStore, name: str, ref: Ref, options: VerifyOptions, seen: SeenFiles | None
+) -> Look:
+    def run(progress: Progress) -> Outcome:
+        assert ref.digest is not None
+        path = store.root / name
+        comparison = compare_copy(
+            path,
+            ref.digest,
+            store,
+            stat_cache=store.stat_cache,
+            quick=options.quick,
+            ref_root=store.root,
+            seen=seen,
+            progress=progress,
+        )
+        outcome = Outcome(
+            name, "ok", path=path, state="clean", digest=comparison.digest, size_bytes=comparison.size_bytes
+        )
+        if not comparison.equal and store.is_unlocked(path):
+            told = "unlocked and edited: its project's dm status tells the ways out"
+            differences = comparison.differences
+            return outcome._replace(
+                status="skipped", state="modified", code="unlocked", message=told, differences=differences
+            )
+        if not comparison.equal:
+            lost = comparison.digest is None and not os.path.lexists(path)
+            told = f"its bytes are {comparison.digest}, last seen were {ref.digest}"
+            return outcome._replace(
+                status="failed",
+                state="missing" if lost else "modified",
+                code="missing" if lost else "content-mismatch",
+                message="it is not there" if lost else told,
+                hint="dm verify --repair mends it from any good copy",
+                differences=() if lost else comparison.differences,
+                exit_status=3 if lost else 4,
+            )
+        if not comparison.trusted_bytes:
+            with suppress(MachineFailed):
+                store.write_ref(name, ref._replace(verified=format_time(read_clock_ns())))
+        return outcome._replace(message=tell_unread(comparison.trusted_bytes, comparison.size_bytes))
+
+    return Look(name, ref.verified, run)

@@ -1,0 +1,159 @@
+"""Whole stores: every object against its name, refs and markers against the copies, then each copy by its ref."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from dm.environment import read_monotonic_s
+from dm.errors import DmError, MachineFailed, NotFound
+from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.store.examine import DAMAGE, Finding
+from dm.porcelain.mending import Mender
+from dm.porcelain.verifying.copies import list_ref_names, verify_copies
+from dm.porcelain.verifying.options import Report, VerifyOptions, ignore
+from dm.progress import SILENT, Progress
+from dm.values import Digest, Outcome
+
+if TYPE_CHECKING:
+    from dm.plumbing.store.disk import DiskStore
+
+
+def verify_store(
+    store: DiskStore,
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
+    *,
+    others: Sequence[DiskStore] = (),
+    progress: Progress = SILENT,
+    report: Report | None = None,
+) -> list[Outcome]:
+    """Examine a whole store: every object against its name, refs, markers and leftovers, then every copy by its ref.
+
+    Damage is a failed outcome (exit 4), a ref that cannot be read exit 7; what is only untidy is ``skipped`` with its
+    code. A file that is hard-linked to its object is read once. A look that ``max_time_s`` cuts short names the copies
+    that it did not come to.
+
+    With ``repair`` a bad object gives way to sound bytes from this store or ``others``, also in the copies that are
+    hard links to it; stray markers and the work of dead processes are removed, and a copy that is what its ref says
+    gets the marker that it lacks. A copy that only differs from its ref is left: its project's contract is not known
+    here. One repair of a store goes on at a time.
+    """
+    if not options.repair:
+        return _verify_store(store, options, None, progress=progress, report=report or ignore)
+    mender = Mender([store, *others], progress=progress)
+    with ExitStack() as held:
+        with suppress(MachineFailed):  # one that cannot be written to is looked at all the same
+            held.enter_context(mender.repairing(store))
+        return _verify_store(store, options, mender, progress=progress, report=report or ignore)
+
+
+def _verify_store(
+    store: DiskStore,
+    options: VerifyOptions,
+    mender: Mender | None,
+    *,
+    progress: Progress,
+    report: Report,
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    begun_s = read_monotonic_s()
+    examiner = store.examiner(progress=progress)
+    objects = examiner.read_objects() if store.exists() else None
+    findings: list[Finding] = []
+    if objects is not None:
+        findings += examiner.find_object_faults(objects)
+        findings += examiner.find_ref_faults()
+    findings += examiner.find_place_faults()
+    inodes = frozenset() if mender is None else frozenset(_list_inodes(store, findings))
+    for finding in findings:
+        outcomes.append(_describe(finding) if mender is None else _tidy(mender, store, finding))
+        report(outcomes[-1])
+    if objects is None:
+        return outcomes
+    total = sum(objects.sound.values())
+    if not any(finding.kind in DAMAGE for finding in findings):
+        sound = Outcome(
+            os.fspath(store.root), "ok", path=store.root, state="clean", size_bytes=total,
+            message=f"{len(objects.sound)} objects are sound",
+        )  # fmt: skip
+        outcomes.append(sound)
+        report(sound)
+    if options.max_time_s is not None:
+        options = options._replace(max_time_s=max(0.0, options.max_time_s - (read_monotonic_s() - begun_s)))
+    lost = {finding.copies[0] for finding in findings if finding.kind in ("copy-missing", "ref-malformed")}
+    names = [name for name in list_ref_names(store) if name not in lost]
+    return [
+        *outcomes,
+        *verify_copies(
+            store, names, options, seen=objects.seen, mender=mender, inodes=inodes, progress=progress, report=report
+        ),
+    ]
+
+
+def _list_inodes(store: DiskStore, findings: Sequence[Finding]) -> Iterator[int]:
+    """The inodes of damaged objects: what is a hard link to one is damaged with it. Those that a repair put aside, and
+    was killed before it came to the copies, count too.
+    """
+    damaged = [finding.path for finding in findings if finding.kind == "object-damaged"]
+    for path in [*damaged, *(store.meta / "quarantine").glob("*/" + "[0-9a-f]" * 62)]:
+        with suppress(FileNotFoundError):
+            yield os.lstat(path).st_ino
+
+
+def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
+    """Mend what a finding is about where that is safe; else say it."""
+    outcome = _describe(finding)
+    try:
+        if finding.kind in DAMAGE and finding.digest is not None:
+            told = _mend_object(mender, store, finding, finding.digest)
+        elif finding.kind == "marker-stray":
+            with machine_errors("remove", finding.path):
+                finding.path.unlink()
+            told = "removed: a completion marker without a copy"
+        elif finding.kind == "marker-missing" and finding.digest is not None:
+            if not mender.mend_marker(store, finding.copies[0], finding.digest):
+                return outcome
+            told = "marked as complete: its bytes are what its ref says"
+        elif finding.kind == "leftover" and finding.path.parent == store.meta / "unlocked":
+            with machine_errors("remove", finding.path):
+                finding.path.unlink()
+            told = "removed: a note on a copy that is not there"
+        elif finding.kind == "leftover" and finding.path.is_relative_to(store.meta):
+            store.clear_abandoned()
+            told = "removed: work that a process left half-done"
+        else:
+            return outcome
+    except DmError as error:
+        return outcome._replace(message=f"{outcome.message}; {error.message}", hint="restore it, or fetch its dataset")
+    return outcome._replace(status="ok", code="mended", exit_status=0, message=told, hint=None)
+
+
+def _mend_object(mender: Mender, store: DiskStore, finding: Finding, digest: Digest) -> str:
+    """Mend an object and say how. One that no copy needs is put aside where there are no sound bytes for it."""
+    try:
+        kept = mender.mend_object(store, digest)
+    except NotFound:
+        if finding.kind != "object-damaged" or finding.copies:
+            raise
+        kept = store.quarantine(finding.path, "a damaged object: its bytes were not those of its name")
+        return f"put aside: no copy needs it; its bytes are kept at '{kept}'"
+    return "mended from a sound copy" + (f"; the bad bytes are kept at '{kept}'" if kept else "")
+
+
+def _describe(finding: Finding) -> Outcome:
+    copies = f"; it is needed by {', '.join(finding.copies[:5])}" if finding.digest and finding.copies else ""
+    if len(finding.copies) > 5:
+        copies += f" and {len(finding.copies) - 5} more"
+    name = str(finding.digest) if finding.kind.startswith("object-") and finding.digest else os.fspath(finding.path)
+    outcome = Outcome(
+        name, "skipped", path=finding.path, digest=finding.digest, code=finding.kind,
+        message=f"{finding.message}{copies}",
+    )  # fmt: skip
+    if finding.kind in DAMAGE:
+        hint = "dm verify --all --repair mends it from any good copy"
+        return outcome._replace(status="failed", exit_status=4, hint=hint)
+    if finding.kind == "ref-malformed":
+        return outcome._replace(status="failed", exit_status=7)
+    return outcome
