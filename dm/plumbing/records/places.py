@@ -7,6 +7,7 @@ function that looks at the disk is `Places.untrusted_place`, which follows links
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
@@ -84,7 +85,7 @@ class Places:
         self._scopes = Scopes(ladder, project_root or environment.working_folder, find_project_name)
         self._expander = Expander(ladder, project_root, environment, self._compose_symbol)
         self._composed: dict[tuple[str, str | None, str | None], Folder] = {}
-        self._datasets_dir: list[Folder | None] = []  # one entry once it was looked up
+        self._explicit: dict[str, Folder | None] = {}
         self._pools: dict[str, list[Path]] = {}
         self._pool_folders: list[Folder] | None = None
         self._elsewhere: dict[str | None, list[Folder]] = {}
@@ -156,7 +157,7 @@ class Places:
             location = self._locate_file(dataset)
         else:
             given = dataset.scope if scope is None else scope
-            folder = self._find_datasets_dir() if given is None and dataset.store is None else None
+            folder = self.explicit_folder("datasets_dir") if given is None and dataset.store is None else None
             location = (folder or self._compose_for(dataset, given)).place(dataset)
         path, base = str(location.path), self.project_root
         if folder is not None and all(rung.level == ENVIRONMENT for rung in folder.rungs):
@@ -203,17 +204,25 @@ class Places:
         path = self._expander.anchor(unquote(urlsplit(dataset.uris[0]).path), use)
         return Location(Path(path), None, True, "", (own,))
 
-    def _find_datasets_dir(self) -> Folder | None:
-        """The explicit ``datasets_dir`` as a folder of copies, None when nobody set it."""
-        if not self._datasets_dir:
-            rung = self.ladder.lookup("datasets_dir")
+    def explicit_folder(self, name: str) -> Folder | None:
+        """The explicit ``datasets_dir`` or ``datacache_dir`` as a folder of copies, None when nobody set it."""
+        if name not in self._explicit:
+            rung = self.ladder.lookup(name)
             folder = None
             if rung is not None:
-                use = Use("'datasets_dir'", rung.fault)
-                path = self._expander.anchor(self._expander.resolve("datasets_dir", use), use)
+                use = Use(f"'{name}'", rung.fault)
+                path = self._expander.anchor(self._expander.resolve(name, use), use)
                 folder = Folder(path, Path(path), Path(path), "", tuple(use.rungs.values()))
-            self._datasets_dir.append(folder)
-        return self._datasets_dir[0]
+            self._explicit[name] = folder
+        return self._explicit[name]
+
+    def named_folder(self, expression: Rung, *, base: Path) -> Folder:
+        """The folder that a call names itself: symbols are replaced, a relative one is below ``base``. It is a store
+        root, with no scope or prefix of its own. Raises `Malformed` for an undefined symbol.
+        """
+        use = Use(f"'{expression.name}'", expression.fault)
+        path = self._expander.anchor(os.path.join(base, self._expander.expand(str(expression.value), use)), use)
+        return Folder(path, Path(path), Path(path), "", (expression, *use.rungs.values()))
 
     # The composed layout
 
@@ -224,6 +233,15 @@ class Places:
         own = self._own_rung(dataset, "store", dataset.store)
         folder = self._compose("datasets", own, scope, where=where)
         return folder._replace(rungs=(own, *folder.rungs[1:]))
+
+    def composed_folder(self, kind: str, store: Rung | None = None, scope: str | None = None) -> Folder:
+        """``<root>[/<sub>][/<scope>]/<prefix>`` of ``datasets`` or ``cached``, with what a call gives for ``store``
+        (``$folder[/sub/path]``) and ``scope`` before what the ladder says.
+
+        Raises `Malformed` for a bad selector or an undefined symbol, `Refused` for an unsafe scope or prefix.
+        """
+        folder = self._compose(kind, store, scope)
+        return folder if store is None else folder._replace(rungs=(store, *folder.rungs[1:]))
 
     def _compose_symbol(self, name: str, use: Use) -> tuple[str, tuple[Rung, ...]]:
         kind = "datasets" if name == "datasets_dir" else "cached"
@@ -350,7 +368,7 @@ class Places:
 
     def _find_store_roots(self) -> list[Path]:
         roots: dict[Path, None] = {}
-        datasets_dir = self._find_datasets_dir()
+        datasets_dir = self.explicit_folder("datasets_dir")
         for folder in (datasets_dir, self._compose("datasets", None, "")):
             if folder is not None and folder.store_root is not None:
                 roots[folder.store_root] = None
@@ -374,7 +392,7 @@ class Places:
         else:
             rules = [Rule("storage_path", False, "the dataset does not set it", None, ())]
         decided = rules[0].wins
-        folder = self._find_datasets_dir()
+        folder = self.explicit_folder("datasets_dir")
         if folder is None:
             rules.append(Rule("datasets_dir", False, "nobody sets it", None, ()))
         else:
@@ -425,7 +443,7 @@ class Places:
 
     def untrusted_store(self) -> str | None:
         """The same of the store in force, the first of `store_roots`."""
-        folder = self._find_datasets_dir() or self._compose("datasets", None, "")
+        folder = self.explicit_folder("datasets_dir") or self._compose("datasets", None, "")
         root = folder.store_root
         if root is None or root != self.store_roots()[0]:
             return None

@@ -77,6 +77,15 @@ def dump_canonical(document: Mapping[str, object]) -> bytes:
     return encode_toml(tomli_w.dumps({name: _sort(document[name]) for name in names}))
 
 
+def dump_sorted(document: Mapping[str, object]) -> bytes:
+    """The TOML of a document with the names of every level sorted by code point, ``_…`` like any other: the form of
+    the peers' sidecars (SCHEMA.md, "Sidecars"). Raises `Refused` for text that is not Unicode.
+    """
+    import tomli_w
+
+    return encode_toml(tomli_w.dumps({name: _sort(document[name]) for name in sorted(document)}))
+
+
 def _sort(value: object) -> object:
     if isinstance(value, Mapping):
         return {name: _sort(value[name]) for name in sorted(value)}
