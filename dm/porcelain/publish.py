@@ -45,9 +45,12 @@ def publish(
     stores: dict[Path, tuple[DiskStore, list[int]]] = {}
     for index, (dataset, copy, staged) in enumerate(batch):
         try:
-            if put_aside and not _is_same(copy, staged):
+            same = _find_same(dataset, copy, staged) if put_aside else None
+            if put_aside and same is None:
                 _put_aside(project, dataset, copy)
-            if copy.store is None:
+            if same is not None and (copy.store is None or dataset.skip_checksum):
+                results[index] = _keep(dataset, copy, same)
+            elif copy.store is None:
                 results[index] = _publish_alone(project, dataset, copy, staged)
             else:
                 stores.setdefault(copy.store.root, (copy.store, []))[1].append(index)
@@ -75,12 +78,37 @@ def _describe(dataset: Dataset, copy: Copy, staged: Staged) -> Publication:
     )
 
 
-def _is_same(copy: Copy, staged: Staged) -> bool:
-    """Whether the bytes at a place are those that were staged; every one is read."""
+def _find_same(dataset: Dataset, copy: Copy, staged: Staged) -> Measured | None:
+    """What lies at a place, every byte read, when it is what was staged."""
+    if not copy.exists() or copy.path.is_symlink():
+        return None
     digest = staged.tree.digest if staged.tree is not None else staged.blob
-    if digest is None or not copy.exists() or copy.path.is_symlink() or copy.path.is_dir() != digest.is_tree:
-        return False
-    return measure_copy(copy.path).digest == digest
+    if digest is None and dataset.skip_checksum:  # nobody has measured it
+        digest = measure_copy(staged.entry).digest
+    if digest is None or copy.path.is_dir() != digest.is_tree:
+        return None
+    measured = measure_copy(copy.path)
+    return measured if measured.digest == digest else None
+
+
+def _keep(dataset: Dataset, copy: Copy, measured: Measured) -> Published:
+    """Leave a copy that is what was staged where it is; its marker and what is known of it are written."""
+    size_bytes, files = measured.size_bytes, measured.files
+    if not dataset.skip_checksum:
+        adopt(copy, dataset, measured)
+        return Published(copy.path, measured.digest, size_bytes, files, None, unchanged=True)
+    copy.write_ref(Ref(None, size_bytes, files, None, dataset.source_id))
+    if not copy.user_managed:
+        put_marker(copy.path, is_folder=measured.digest.is_tree)
+    return Published(copy.path, None, size_bytes, files, None, unchanged=True)
+
+
+def _count(path: Path) -> tuple[int, int]:
+    """(bytes, files and links) of a file or folder."""
+    if not path.is_dir():
+        return os.stat(path).st_size, 1
+    sizes = [entry.size for entry in scan_copy(path) if entry.kind != "folder"]
+    return sum(sizes), len(sizes)
 
 
 def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> None:
@@ -138,9 +166,11 @@ def _publish_alone(project: Project, dataset: Dataset, copy: Copy, staged: Stage
         raise
     if not copy.user_managed:
         put_marker(copy.path, is_folder=is_folder)
-    digest = staged.tree.digest if staged.tree is not None else staged.blob
-    size_bytes, files = (staged.tree.size_bytes, staged.tree.files) if staged.tree else (os.stat(copy.path).st_size, 1)
-    copy.write_ref(Ref(digest, size_bytes, files, format_time(read_clock_ns()), dataset.source_id))
+    digest, verified = None, None
+    if not dataset.skip_checksum:
+        digest, verified = staged.tree.digest if staged.tree else staged.blob, format_time(read_clock_ns())
+    size_bytes, files = (staged.tree.size_bytes, staged.tree.files) if staged.tree else _count(copy.path)
+    copy.write_ref(Ref(digest, size_bytes, files, verified, dataset.source_id))
     return Published(copy.path, digest, size_bytes, files, None)
 
 

@@ -298,3 +298,25 @@ def test_a_private_folder_that_leads_out_of_the_project_is_not_written_to(
     assert 6 == refused.returncode, refused.stderr
     assert "is a link that leads out of the project" in refused.stderr
     assert [] == list(outside.iterdir())
+
+
+@pytest.mark.parametrize("fields", [[], ["skip_checksum = true"]])
+@pytest.mark.parametrize("place", [None, "data/x", "data/$key/here"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_force_leaves_a_copy_that_is_what_the_source_gives(
+    ask: Ask, home: Home, project: Path, tmp_path: Path, kind: str, place: str | None, fields: list[str]
+) -> None:
+    source = tmp_path / "source" / "x"
+    (source / "sub" if kind == "folder" else source.parent).mkdir(parents=True)
+    (source / "sub" / "a" if kind == "folder" else source).write_bytes(ONE)
+    fields = [*fields, *([] if place is None else [f'storage_path = "{place}"'])]
+    _declare(project, source.as_uri(), *fields)
+    assert 0 == ask("fetch").status
+    before = snapshot(project / "data", home.data / "datamanifest" / "datasets")
+
+    forced = ask("fetch", "--force")
+
+    assert (0, "unchanged", len(ONE)) == (forced.status, forced.only["status"], forced.only["bytes"]), forced.stderr
+    assert before == snapshot(project / "data", home.data / "datamanifest" / "datasets")
+    assert ("digest" in forced.only) == (not any("skip_checksum" in field for field in fields))
+    assert ask("status").only["state"] == ("skipped" if "skip_checksum = true" in fields else "clean")
