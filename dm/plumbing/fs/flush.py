@@ -28,6 +28,15 @@ def flush_descriptor(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def flush_file(path: AnyPath) -> None:
+    """Flush one file to the disk. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        flush_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def flush_folder(folder: AnyPath) -> None:
     """Flush a folder's entries; silently nothing where the file system cannot. Raises `OSError` for real faults."""
     try:
@@ -99,8 +108,4 @@ def _flush_tree(path: bytes) -> None:
                 _flush_tree(entry.path)
         flush_folder(path)
     elif stat.S_ISREG(status.st_mode):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            flush_descriptor(descriptor)
-        finally:
-            os.close(descriptor)
+        flush_file(path)

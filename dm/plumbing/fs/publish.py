@@ -71,6 +71,15 @@ def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def write_private(path: str, data: bytes | memoryview, *, mode: int = 0o666) -> None:
+    """Write a new file at a private name. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        write_all(descriptor, data)
+    finally:
+        os.close(descriptor)  # a full disk may say so only here
+
+
 def replace(staged: str | Path, target: str | Path) -> None:
     """Rename ``staged`` over ``target``; the target's missing folders are made first.
 
@@ -231,4 +240,5 @@ __all__ = [
     "temporary_name",
     "write_all",
     "write_file",
+    "write_private",
 ]

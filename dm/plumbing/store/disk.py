@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from dm.environment import format_time, read_clock_ns
 from dm.errors import DmError, Refused
+from dm.plumbing.fs.flush import flush_file
 from dm.plumbing.fs.link import LinkMode
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import (
     ensure_folder,
-    flush_descriptor,
     flush_file_systems,
-    is_temporary,
     place,
     remove_tree,
     temporary_name,
@@ -39,7 +38,8 @@ from dm.plumbing.store.markers import (
     remove_marker,
 )
 from dm.plumbing.store.objects import TreeEntry, encode_tree, refuse_unsafe_names
-from dm.plumbing.store.refs import Ref, check_ref_name
+from dm.plumbing.store.ref_files import RefFiles, stage_ref
+from dm.plumbing.store.refs import Ref
 from dm.progress import SILENT, Progress
 from dm.values import Digest
 
@@ -57,10 +57,6 @@ if TYPE_CHECKING:
     from dm.plumbing.store.unlocking import Unlocker
     from dm.plumbing.store.workspace import Workspace
     from dm.plumbing.store.writing import ObjectWriter
-
-
-#: More than any ref has.
-_REF_BYTES_MAX = 4096
 
 
 class StoreOptions(NamedTuple):
@@ -97,6 +93,7 @@ class DiskStore:
         self._process_id = os.getpid() if process_id is None else process_id
         self._progress = progress
         self._layout = Layout(root)
+        self._refs = RefFiles(self._layout)
         self._objects = LooseObjects(self._layout, stat_cache)
         self._ground: Ground | None = None
         self._told = False
@@ -206,79 +203,19 @@ class DiskStore:
 
         Raises `Malformed` for a ref that cannot be read.
         """
-        path = self._ref_path(name)
-        if not self._layout.is_there():
-            return None
-        with machine_errors("read", path):
-            try:
-                # Not a file object: `dm status` reads thousands of refs.
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    line = os.read(descriptor, _REF_BYTES_MAX).decode("utf-8", "replace")
-                finally:
-                    os.close(descriptor)
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                return None
-        # A power cut without `durable` may leave an empty file: then nothing is known.
-        return Ref.parse(line, file=path) if line else None
+        return self._refs.read(self._refs.name(name))
 
     def write_ref(self, name: str | Path, ref: Ref) -> None:
         """Record what was seen of a copy. Raises `Refused` where one copy would lie inside another."""
-        from dm.plumbing.store.publishing import put_ref
-        from dm.plumbing.store.writing import write_private
-
-        text = self._ref_text(name)
-        self._layout.prepare()
-        private = self._layout.partial / temporary_name()
-        with machine_errors("write", self._layout.refs / text):
-            try:
-                write_private(os.fspath(private), f"{ref.format()}\n".encode())
-                if self.options.durable:
-                    _flush_file(private)
-                put_ref(self._layout, text, private)
-            except BaseException:
-                remove_tree(private)
-                raise
+        self._refs.write(self._refs.name(name), ref, durable=self.options.durable)
 
     def remove_ref(self, name: str | Path) -> None:
         """Forget what was seen of a copy; nothing there is fine."""
-        path = self._ref_path(name)
-        if not self._layout.is_there():
-            return
-        with machine_errors("remove", path):
-            try:
-                os.unlink(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return
+        self._refs.remove(self._refs.name(name))
 
     def list_refs(self) -> Iterator[tuple[str, Ref]]:
         """Every ref, in the order of the names' parts. Raises `Malformed` for one that cannot be read."""
-        if not self._layout.is_there():
-            return
-        for name in sorted(self._list_ref_names(""), key=lambda each: each.split("/")):
-            ref = self.read_ref(name)
-            if ref is not None:
-                yield name, ref
-
-    def _list_ref_names(self, below: str) -> Iterator[str]:
-        folder = self._layout.refs / below
-        with machine_errors("list the refs in", folder):
-            try:
-                entries = list(os.scandir(folder))
-            except FileNotFoundError:
-                return
-        for entry in entries:
-            name = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._list_ref_names(name)
-            elif not is_temporary(entry.name):
-                yield name
-
-    def _ref_text(self, name: str | Path) -> str:
-        return self._layout.ref_name(name) if isinstance(name, Path) else check_ref_name(name)
-
-    def _ref_path(self, name: str | Path) -> str:
-        return self._layout.ref_path(self._ref_text(name))
+        return self._refs.list_refs()
 
     # Working copies
 
@@ -470,8 +407,7 @@ class DiskStore:
 
         The caller holds the copy's lock. Raises as `checkout` does.
         """
-        from dm.plumbing.store.publishing import Published, name_beside, put_ref
-        from dm.plumbing.store.writing import write_private
+        from dm.plumbing.store.publishing import Published, name_beside
 
         progress = progress or self._progress
         name = self._layout.ref_name(copy)
@@ -486,7 +422,7 @@ class DiskStore:
             with machine_errors("publish", copy):
                 if not digest.is_tree:
                     refuse_foreign_marker(copy, is_folder=False)
-                write_private(os.fspath(private), f"{ref.format()}\n".encode())
+                stage_ref(ref, os.fspath(private))
                 if os.path.lexists(copy):
                     raise _occupied(copy)
                 self._layout.ensure_folder_once(os.path.dirname(copy))
@@ -494,10 +430,10 @@ class DiskStore:
                 if self.options.durable:
                     # Names alone are in the journal of the file system, in their order; bytes are not.
                     if built.all_hardlinks:
-                        _flush_file(private)
+                        flush_file(private)
                     else:
                         flush_file_systems([workspace.folder, staged])
-                put_ref(self._layout, name, private)
+                self._refs.put(name, private)
                 if not place(staged, copy):
                     remove_tree(staged)
                     raise _occupied(copy)
@@ -770,14 +706,6 @@ def _occupied(path: Path) -> Refused:
         hint="name another place, or move it away",
         code="occupied",
     )
-
-
-def _flush_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        flush_descriptor(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _count(copy: Path, *, is_folder: bool) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from dm.environment import format_time, read_clock_ns
 from dm.errors import DmError, MachineFailed, Refused
 from dm.plumbing.fs.link import LinkMode, link_file
 from dm.plumbing.fs.machine import display_path, machine_errors
-from dm.plumbing.fs.publish import flush_file_systems, place, remove_tree, replace
+from dm.plumbing.fs.publish import flush_file_systems, place, remove_tree, replace, write_private
 from dm.plumbing.fs.walk import Entry
 from dm.plumbing.hashing import blake3_of, hash_blob
 from dm.plumbing.store.aliases import format_alias, read_alias
@@ -33,10 +33,11 @@ from dm.plumbing.store.markers import MARKER_NAME, put_marker, refuse_foreign_ma
 from dm.plumbing.store.measure import BuiltTree, Measured, build_trees, measure_copy, scan_copy
 from dm.plumbing.store.objects import encode_tree, refuse_unsafe_names
 from dm.plumbing.store.quarantine import set_aside
+from dm.plumbing.store.ref_files import RefFiles, stage_ref
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.stamps import NLINK_UNKNOWN, NO_ID, FolderIndex, Stamp
 from dm.plumbing.store.workspace import Workspace
-from dm.plumbing.store.writing import ObjectWriter, write_private
+from dm.plumbing.store.writing import ObjectWriter
 from dm.progress import SILENT, Progress
 from dm.values import Digest
 
@@ -131,6 +132,7 @@ class Publisher:
         self._cache = writer.stat_cache
         self._durable = durable
         self._progress = progress
+        self._refs = RefFiles(layout)
         self._device = os.stat(layout.meta).st_dev
         self._devices: dict[str, int] = {}
         self._clock_ns = 0
@@ -285,7 +287,7 @@ class Publisher:
             self._prepare_objects(item)
         ref = Ref(item.digest, item.size_bytes, item.files, self._now() if item.digest else None, publication.source_id)
         item.ref = self._work.new_path()
-        write_private(item.ref, f"{ref.format()}\n".encode())
+        stage_ref(ref, item.ref)
         if item.digest is not None and not item.is_folder:
             for alias in publication.aliases:
                 path = self._layout.alias_path(alias)
@@ -435,7 +437,7 @@ class Publisher:
             os.chmod(path, mode)
 
     def _put_ref(self, item: _Item) -> None:
-        put_ref(self._layout, item.name, item.ref)
+        self._refs.put(item.name, item.ref)
 
     def _put_copy(self, item: _Item) -> None:
         copy, target, staged = item.copy, item.publication.copy, Path(item.staged)
@@ -530,53 +532,6 @@ def _appeared(copy: str) -> Refused:
         hint="look at it, then run the command again",
         code="occupied",
     )
-
-
-def put_ref(layout: Layout, name: str, private: str | Path) -> None:
-    """Move a ref's file to its place.
-
-    A stale ref in the way (of a file where there is a folder now, or the reverse) is removed when its copy is gone.
-    Raises `Refused` when its copy is there: one copy would lie inside another.
-    """
-    path = layout.ref_path(name)
-    try:
-        layout.ensure_folder_once(os.path.dirname(path))
-        replace(private, path)
-    except Refused:
-        _clear_stale_refs(layout, name)
-        replace(private, path)
-
-
-def _clear_stale_refs(layout: Layout, name: str) -> None:
-    parts = name.split("/")
-    for count in range(1, len(parts)):
-        above = "/".join(parts[:count])
-        if os.path.isfile(layout.refs / above):
-            _remove_stale_ref(layout, above, name)
-    top = layout.refs / name
-    for folder, _, files in os.walk(top):
-        for file in files:
-            below = os.path.relpath(os.path.join(folder, file), layout.refs)
-            _remove_stale_ref(layout, below, name)
-    if top.is_dir():
-        remove_tree(top)
-
-
-def _remove_stale_ref(layout: Layout, stale: str, name: str) -> None:
-    if os.path.lexists(layout.root / stale) and not _is_plain_parent(layout, stale, name):
-        raise Refused(
-            f"cannot publish '{display_path(layout.root / name)}': the copy '{display_path(layout.root / stale)}' is "
-            "in the way",
-            hint="one copy cannot lie inside another; set a 'key' of its own for one of them",
-            code="nested-copies",
-        )
-    remove_tree(layout.refs / stale)
-
-
-def _is_plain_parent(layout: Layout, stale: str, name: str) -> bool:
-    # The old copy was a file or folder that is gone; what has its name now is only a folder on the way to the new one.
-    folder = layout.root / stale
-    return name.startswith(f"{stale}/") and folder.is_dir() and not os.path.lexists(folder / MARKER_NAME)
 
 
 def name_beside(copy: Path, purpose: bytes) -> Path:

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dm.plumbing.fs.machine import machine_errors
-from dm.plumbing.fs.publish import flush_file_systems
+from dm.plumbing.fs.publish import flush_file_systems, write_private
 from dm.plumbing.fs.remove import unlink_quietly
 from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.layout import Layout
-from dm.plumbing.store.writing import write_private
 
 
 def is_unlocked(layout: Layout, name: str) -> bool:

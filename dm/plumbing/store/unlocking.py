@@ -23,11 +23,10 @@ from dm.plumbing.store.joining import Joiner
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import put_marker
 from dm.plumbing.store.measure import Measured, measure_copy, scan_copy
-from dm.plumbing.store.publishing import put_ref
+from dm.plumbing.store.ref_files import RefFiles, stage_ref
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.unlocked import forget_unlocked, note_unlocked
 from dm.plumbing.store.workspace import Workspace
-from dm.plumbing.store.writing import write_private
 from dm.values import Digest
 
 
@@ -39,6 +38,7 @@ class Unlocker:
         self._work = workspace
         self._ground = ground
         self._durable = durable
+        self._refs = RefFiles(layout)
 
     def place(
         self, source: Path, copy: Path, *, expected: Digest | None, source_id: str | None, like: Ref | None = None
@@ -65,10 +65,10 @@ class Unlocker:
         note_unlocked(self._layout, name, self._work.new_path(), durable=self._durable)
         try:
             with machine_errors("place", copy):
-                write_private(private, f"{ref.format()}\n".encode())
+                stage_ref(ref, private)
                 if self._durable:
                     flush_file_systems([Path(self._work.folder)])
-                put_ref(self._layout, name, private)
+                self._refs.put(name, private)
                 self._layout.ensure_folder_once(os.path.dirname(copy))
                 if not place(staged, copy):
                     raise Refused(f"something came to lie at '{display_path(copy)}'", code="place-taken")

@@ -10,7 +10,7 @@ from pathlib import Path
 from dm.errors import ContentMismatch, MachineFailed
 from dm.plumbing.fs.link import LinkMode, link_file
 from dm.plumbing.fs.machine import display_path, machine_errors, machine_failed
-from dm.plumbing.fs.publish import write_all
+from dm.plumbing.fs.publish import write_private
 from dm.plumbing.hashing import hash_blob, tree_id_of
 from dm.plumbing.store.ground import Ground
 from dm.plumbing.store.layout import Layout
@@ -218,12 +218,3 @@ class ObjectWriter:
         if not self._told:
             self._told = True
             self._progress.note(f"{error.message}; the copy stands alone")
-
-
-def write_private(path: str, data: bytes | memoryview, *, mode: int = 0o666) -> None:
-    """Write a new file at a private name. Raises `OSError`."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        write_all(descriptor, data)
-    finally:
-        os.close(descriptor)  # a full disk may say so only here
