@@ -24,7 +24,7 @@ from dm.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from dm.plumbing.records.edit import Change, TableChanges
-    from dm.plumbing.records.state import Record, State
+    from dm.plumbing.records.state import Recipe, Record, State
     from dm.plumbing.records.trust import Trust
     from dm.plumbing.store.disk import DiskStore
     from dm.plumbing.store.statcache import StatCache
@@ -330,6 +330,30 @@ class Project:
         self._state = merge_state(
             self.root, updates, deletes, durable=self.places.durable(), holder=self._holder, progress=self.progress
         )
+
+    def merge_recipes(
+        self, recipes: Mapping[str, Recipe], instance_deletes: Iterable[tuple[str, str]] = ()
+    ) -> State:
+        """Write records of produced artifacts into the state in one go; return what it says then."""
+        from dm.plumbing.records.state import merge_state
+
+        self._state = merge_state(
+            self.root,
+            {},
+            recipes=recipes,
+            instance_deletes=instance_deletes,
+            durable=self.places.durable(),
+            holder=self._holder,
+            progress=self.progress,
+        )
+        return self._state
+
+    def in_child(self, process_id: int) -> Project:
+        """The same project in a process that was forked off: nothing that is open is shared with its parent."""
+        environment = self.environment._replace(process_id=process_id)
+        other = Project(self.manifest, self.places, environment, progress=self.progress, trust=self._trust_given)
+        other._trust = self._trust
+        return other
 
     def edit_manifest(self, change: Change, *, replace: bool = False) -> None:
         """Apply a change to the manifest's file under its lock, and go on with what it then says.

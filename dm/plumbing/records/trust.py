@@ -322,6 +322,13 @@ def keep_trust(store: TrustStore, before: Manifest, after: Manifest, places: Pla
         store.extend(after.path, new, known=known)
 
 
+def permit_own(status: os.stat_result) -> Permission | None:
+    """Permission to read a file that may run code, where its stat data say that this user wrote it, or root; None for
+    another user's.
+    """
+    return Permission(None) if status.st_uid in (os.geteuid(), 0) else None
+
+
 def is_given(environment: Environment) -> bool:
     """Whether the environment says that the manifest of this run is trusted: ``DATAMANIFEST_TRUST=1``, nothing else."""
     return environment.get(TRUST_VARIABLE) == "1"

@@ -51,8 +51,7 @@ class Loader(NamedTuple):
         that the library cannot read, or for a folder where one file is read; `MachineFailed` for a file that cannot be
         opened. Nothing is written, beside the data or elsewhere.
         """
-        if self.runs_code and not isinstance(permission, Permission):
-            raise TypeError(f"'{self.format}' may run code: it is loaded by a Permission only")
+        self._demand(permission)
         shown = printable(label or (str(source) if isinstance(source, Path) else "an open file"))
         try:
             if isinstance(source, Path) and not self.takes_folder and source.is_dir():
@@ -75,6 +74,32 @@ class Loader(NamedTuple):
                 hint=way_out,
                 code="load-failed",
             ) from error
+
+
+    @property
+    def reads_bytes(self) -> bool:
+        """Whether `load_bytes` works: the data is one file, and the value does not read on from it."""
+        # What runs code is kept from being opened in place for that alone.
+        return self.runs_code or (self.in_place == "file" and not self.keeps_open)
+
+    def load_bytes(self, data: bytes, *, label: str, permission: Permission | None = None) -> object:
+        """Read the value from a file's bytes, which were checked before; ``label`` names it. Raises as `load` does."""
+        self._demand(permission)
+        from io import BytesIO
+
+        try:
+            return self.read(BytesIO(data))
+        except DmError:
+            raise
+        except Exception as error:
+            raise SourceFailed(
+                f"cannot load '{printable(label)}' as {self.format} ({self.how}): {describe_error(error)}",
+                code="load-failed",
+            ) from error
+
+    def _demand(self, permission: Permission | None) -> None:
+        if self.runs_code and not isinstance(permission, Permission):
+            raise TypeError(f"'{self.format}' may run code: it is loaded by a Permission only")
 
 
 class Saver(NamedTuple):

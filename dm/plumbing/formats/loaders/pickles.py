@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from dm.plumbing.formats.loaders.kinds import Loader, Saver
+from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source
 
 
-def _read_pickle(source: Path) -> object:
-    with source.open("rb") as file:
-        return pickle.load(file)
+def _read_pickle(source: Source) -> object:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return pickle.load(file)
+    return pickle.loads(cast(BinaryIO, source).read())
 
 
 def _write_pickle(value: Any, path: Path) -> None:

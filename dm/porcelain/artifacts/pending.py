@@ -1,0 +1,277 @@
+"""A result on its way: the lock is held, the value is computed, then it is written, published, recorded.
+
+Everything is staged in a private folder of the store. Leaving without `commit`, by whatever exception, removes it and
+frees the lock; a kill leaves it there for the next one that computes the same, or for ``dm prune``. Nothing of it can
+be taken for a result before the publication's last step, the marker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar, Token
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from dm.environment import format_time, read_clock_ns, read_monotonic_s
+from dm.errors import DmError, MachineFailed, SourceFailed
+from dm.plumbing.fs.machine import display_path, machine_errors
+from dm.plumbing.fs.publish import ensure_folder, flush_file_systems, replace
+from dm.plumbing.fs.remove import remove_tree
+from dm.plumbing.records.sidecars import (
+    CONFIG_NAME,
+    METADATA_NAME,
+    SIDECAR_NAMES,
+    Metadata,
+    encode_config,
+    encode_metadata,
+)
+from dm.plumbing.store.markers import MARKER_NAME
+from dm.plumbing.store.publishing import Publication
+
+if TYPE_CHECKING:
+    from dm.plumbing.fs.lock import CopyLock
+    from dm.plumbing.records.params import Plain
+    from dm.plumbing.store.disk import DiskStore
+    from dm.porcelain.artifacts.recipe import Recipe
+    from dm.progress import Progress
+
+#: The folders of the results that are being computed around the code that runs: the same one inside itself would wait
+#: for ever.
+held_folders: ContextVar[frozenset[str]] = ContextVar("dm_held_folders", default=frozenset())
+
+
+class Work(NamedTuple):
+    """What is to be computed. ``load`` reads the value back from where it lies; ``done`` is told where it was put."""
+
+    recipe: Recipe
+    table: Mapping[str, Plain]
+    hash: str
+    name: str
+    folder: Path
+    progress: Progress
+    load: Callable[[Path], object]
+    done: Callable[[], None]
+    state_file: str = ""
+    provenance: Metadata | None = None
+
+
+class Held(NamedTuple):
+    """What is held while it is computed: the store, the lock of the artifact's folder, the staging folder."""
+
+    store: DiskStore
+    lock: CopyLock
+    staging: Path
+
+
+class Pending:
+    """A result that is to be computed now, by whoever holds this; a `with` block.
+
+    Between `Artifacts.begin` and the end of the block the lock of the artifact's folder is held. Without a store that
+    can be written to there is nothing held, and `commit` hands the value through.
+    """
+
+    def __init__(self, work: Work, held: Held | None) -> None:
+        self._work = work
+        self._held = held
+        self._scratch: Path | None = None
+        self._process_id = os.getpid()
+        self._token: Token[frozenset[str]] | None = None
+        self._begin_s = self._end_s = read_monotonic_s()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the result will be kept."""
+        return self._held is not None
+
+    @property
+    def path(self) -> Path:
+        """Where the data will lie."""
+        return self._work.folder / self._work.name
+
+    @property
+    def data_path(self) -> Path:
+        """Where the data is to be written by a function that writes itself: a path in a private folder."""
+        if self._held is not None:
+            return self._held.staging / self._work.name
+        if self._scratch is None:
+            import atexit
+            import tempfile
+
+            with machine_errors("write to", Path(tempfile.gettempdir())):
+                self._scratch = Path(tempfile.mkdtemp(prefix="dm-"))
+            # Values may read on from it, or be its path.
+            atexit.register(_remove_quietly, self._scratch)
+        return self._scratch / self._work.name
+
+    def __enter__(self) -> Self:
+        self._token = held_folders.set(held_folders.get() | {os.fspath(self._work.folder)})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            with suppress(ValueError):  # left in another context than entered
+                held_folders.reset(token)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of all that is held; nothing is left of it. After `commit` there is nothing to let go of."""
+        held, self._held = self._held, None
+        if held is None or os.getpid() != self._process_id:
+            return  # a forked child ends in the function: it is its parent's
+        try:
+            remove_tree(held.staging)
+        finally:
+            held.lock.release()
+
+    def commit(self, value: object, *, metadata: Mapping[str, object] | None = None) -> object:
+        """Keep the value and return it; for a function that wrote itself, return what is loaded from what it wrote.
+
+        ``metadata`` are further fields of ``metadata.toml``. A value that cannot be written, a store or a state that
+        cannot be written to, are told and the value is returned all the same. Raises `SourceFailed` when a function
+        that writes itself wrote nothing. After a crash there is the whole result or none.
+        """
+        work = self._work
+        self._end_s = read_monotonic_s()
+        if work.recipe.writes_itself:
+            self._check_written()
+        if self._held is None:
+            return work.load(self.data_path) if work.recipe.writes_itself else value
+        try:
+            self._publish(self._held, value, metadata or {})
+        except (MachineFailed, SourceFailed) as error:
+            work.progress.warn(f"a result of '{work.recipe.cachetype}' is not kept: {error.message}")
+            return self._hand_through(self._held) if work.recipe.writes_itself else value
+        self.abandon()
+        work.done()
+        return work.load(self.path) if work.recipe.writes_itself else value
+
+    def _check_written(self) -> None:
+        path = self.data_path
+        if os.path.lexists(path) and not path.is_symlink():
+            return
+        raise SourceFailed(
+            f"'{self._work.recipe.ref or self._work.recipe.cachetype}' wrote nothing to '{display_path(path)}'",
+            hint="a function with a '_path' parameter makes a file or a folder there",
+            code="nothing-written",
+        )
+
+    def _hand_through(self, held: Held) -> object:
+        """The value of what was written and could not be published; a path stays good until the process ends."""
+        import atexit
+
+        held_path = held.staging / self._work.name
+        self._held = None
+        try:
+            value = self._work.load(held_path)
+            if isinstance(value, Path):
+                atexit.register(_remove_quietly, held.staging)
+            else:
+                remove_tree(held.staging)
+        finally:
+            held.lock.release()
+        return value
+
+    # Publishing
+
+    def _publish(self, held: Held, value: object, extra: Mapping[str, object]) -> None:
+        work = self._work
+        path = held.staging / work.name
+        if not work.recipe.writes_itself:
+            _save(work.recipe, value, path)
+        others = list_other_formats(work.folder, work.name)
+        if others:
+            self._add(held, path)
+            return
+        config = encode_config(work.recipe.cachetype, work.recipe.version, work.table, work.hash)
+        with machine_errors("write", held.staging):
+            (held.staging / CONFIG_NAME).write_bytes(config)
+            (held.staging / METADATA_NAME).write_bytes(encode_metadata(self._describe(extra)))
+        for name in os.listdir(held.staging):
+            if name not in (work.name, *SIDECAR_NAMES):
+                remove_tree(held.staging / name)  # what the function left beside its data is no part of the result
+        held.store.publish([Publication(held.staging, work.folder, replace=True)])
+
+    def _add(self, held: Held, path: Path) -> None:
+        """Put the data beside that of other formats: first the name, then the ref that speaks of it.
+
+        In between it is as a peer would have left it, and taken over at the next look.
+        """
+        from dm.plumbing.store.measure import measure_copy
+
+        work = self._work
+        target = work.folder / work.name
+        if held.store.options.durable:
+            flush_file_systems([path])
+        if target.is_dir():
+            remove_tree(target)
+        replace(path, target)
+        store, folder = held.store, work.folder
+        ref = store.read_ref(folder)
+        measured = measure_copy(folder)
+        if ref is not None and ref.digest is not None and store.has(ref.digest):
+            store.lock(folder, measured)
+        else:
+            size_bytes, files = measured.size_bytes, measured.files
+            store.adopt(folder, measured.digest, size_bytes=size_bytes, files=files)
+
+    def _describe(self, extra: Mapping[str, object]) -> Metadata:
+        work = self._work
+        return (work.provenance or Metadata())._replace(
+            created=format_time(read_clock_ns()),
+            duration_s=round(self._end_s - self._begin_s, 3),
+            state_file=work.state_file,
+            code_digest=work.recipe.code_digest or "",
+            extra=extra,
+        )
+
+
+def _save(recipe: Recipe, value: object, path: Path) -> None:
+    """Write the value in the recipe's format. Raises `SourceFailed` and `MachineFailed`."""
+    from dm.plumbing.formats.loaders import find_saver
+    from dm.plumbing.formats.loaders.kinds import Saver
+
+    saver = find_saver(recipe.format) if recipe.saver is None else None
+    if recipe.saver is not None:
+        saver = Saver(recipe.format, "the given saver", recipe.saver)
+    if saver is None:
+        raise refuse_format(recipe)
+    saver.save(value, path)
+    if not os.path.lexists(path):
+        raise SourceFailed(f"the saver of '{recipe.cachetype}' wrote nothing", code="nothing-written")
+
+
+def refuse_format(recipe: Recipe) -> SourceFailed:
+    """The error for a format that nobody can write."""
+    return SourceFailed(
+        f"cannot keep results of '{recipe.cachetype}': there is no saver for the format '{recipe.format}'",
+        hint="choose another 'format', or give a 'saver' and a 'loader'",
+        code="saver-missing",
+    )
+
+
+def list_other_formats(folder: Path, name: str) -> list[str]:
+    """The data in other formats that lies in a folder already."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [each for each in names if each not in (name, MARKER_NAME, *SIDECAR_NAMES)]
+
+
+def make_staging(store: DiskStore, folder: Path) -> Path:
+    """A private, empty folder for the result that will lie in ``folder``. The caller holds its lock."""
+    staging = store.partial_folder(f"artifact {folder}")
+    remove_tree(staging)
+    ensure_folder(staging, root=store.root)
+    return staging
+
+
+def _remove_quietly(path: Path) -> None:
+    with suppress(DmError):
+        remove_tree(path)

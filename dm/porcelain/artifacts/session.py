@@ -1,0 +1,519 @@
+"""Produce or load: the artifacts of an open project (SCHEMA.md, "Produced datasets").
+
+`Artifacts.begin` answers with a value that was found, or with a `Pending`: then the caller computes it, alone of all
+processes that ask for the same. What is found is proven (`dm.porcelain.artifacts.looking`); what is not as it should be
+is set aside, told, and computed again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dm.errors import DmError, MachineFailed, Refused, SourceFailed, UsageError
+from dm.plumbing.formats.loaders import find_loader, find_saver
+from dm.plumbing.fs.machine import display_path
+from dm.plumbing.records.artifact_names import state_key
+from dm.plumbing.records.artifact_places import list_other_places, locate_artifact
+from dm.plumbing.records.params import hash_plain, make_plain_table
+from dm.plumbing.records.sidecars import METADATA_NAME, decode_metadata
+from dm.porcelain.artifacts.looking import Fault, Found, Looker, Place, Wanted
+from dm.porcelain.artifacts.pending import (
+    Held,
+    Pending,
+    Work,
+    held_folders,
+    list_other_formats,
+    make_staging,
+    refuse_format,
+)
+from dm.porcelain.artifacts.recipe import Recipe, make_data_name
+from dm.porcelain.artifacts.registering import Register
+from dm.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from dm.environment import Environment
+    from dm.plumbing.formats.loaders import Loader
+    from dm.plumbing.fs.lock import CopyLock
+    from dm.plumbing.records.location import Location
+    from dm.plumbing.records.params import Plain
+    from dm.plumbing.store.disk import DiskStore
+    from dm.porcelain.project import Project
+    from dm.values import Permission
+
+
+__all__ = ["Artifacts", "Loaded", "Pending", "find_project_root"]
+
+#: What the root of a project has, where there is no manifest.
+_PROJECT_SIGNS = ("pyproject.toml", "Project.toml", ".git")
+#: Recipes whose places are remembered. One whose loader is made anew at each call is another one each time.
+_KINDS_MAX = 1000
+
+
+class Loaded:
+    """A result that was found: its ``value``, and the ``path`` of its data."""
+
+    __slots__ = ("path", "value")
+
+    def __init__(self, value: object, path: Path) -> None:
+        self.value = value
+        self.path = path
+
+    @property
+    def code_digest(self) -> str | None:
+        """The digest of the source that made it, as its ``metadata.toml`` says; None when that does not say. Read when
+        it is asked for.
+        """
+        file = self.path.parent / METADATA_NAME
+        try:
+            return decode_metadata(file.read_bytes(), file=file).code_digest or None
+        except (OSError, DmError):
+            return None
+
+
+class _Kind(NamedTuple):
+    """What the calls of one recipe share."""
+
+    recipe: Recipe
+    parent: Path
+    location: Location
+    store_root: Path
+    name: str
+    key: str
+    loader: Loader | None
+
+
+class _Call(NamedTuple):
+    """One call: what it asks for, and where that belongs."""
+
+    kind: _Kind
+    table: Mapping[str, Plain]
+    hash: str
+    folder: str
+    wanted: Wanted
+
+
+class Artifacts:
+    """The produced datasets of one project. Threads share one; it may be carried into forked processes.
+
+    ``record`` False: no state is written (there is no manifest beside which it could lie).
+    """
+
+    def __init__(self, project: Project, *, record: bool = True) -> None:
+        self._project = project
+        self._record = record
+        self._process_id = os.getpid()
+        self._looker = Looker()
+        self._register = Register(project) if record else None
+        self._kinds: dict[Recipe, _Kind] = {}
+        self._others: dict[Path, Place] = {}
+        self._passed: set[str] = set()
+        self._not_adopted: set[str] = set()
+        self._told: set[str] = set()
+
+    @classmethod
+    def open(cls, environment: Environment, *, progress: Progress = SILENT, trust: bool = False) -> Artifacts:
+        """The artifacts of the project that the working folder lies in.
+
+        Without a manifest in reach they are known by place alone and no state is written: the project is the nearest
+        folder upwards with a ``pyproject.toml``, ``Project.toml`` or ``.git``, else the working folder. Raises
+        `Malformed` for a manifest or config file that cannot be read.
+        """
+        from dm.plumbing.records.manifest import Manifest, discover
+        from dm.porcelain.project import Project
+
+        manifest = discover(environment.working_folder, environment)
+        if manifest is not None:
+            project = Project.open(environment, manifest_path=manifest, progress=progress, trust=trust)
+            return cls(project)
+        root = find_project_root(environment.working_folder)
+        nothing = Manifest.of_tables({}, project_root=root)
+        return cls(Project.of(nothing, environment, progress=progress, trust=trust), record=False)
+
+    @property
+    def progress(self) -> Progress:
+        """Where warnings go."""
+        return self._project.progress
+
+    def begin(
+        self,
+        recipe: Recipe,
+        table: Mapping[str, object],
+        *,
+        fresh: bool = False,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Loaded | Pending:
+        """The result of a recipe for a key table: found and loaded, or to be computed now by the caller.
+
+        A `Pending` holds the artifact's lock until it is committed or left: waiting for another process that computes
+        the same takes as long as that does, or until ``should_stop`` says so (`MachineFailed`, code ``interrupted``).
+        ``fresh``: it is computed whatever lies there.
+
+        Raises `UsageError` for a table that is not plain, and (code ``recursion``) for a computation that asks for its
+        own result; `Refused` for unsafe names and for a place that needs trust; `SourceFailed` for a format that cannot
+        be written or whose library is not installed.
+        """
+        call = self._prepare(recipe, table)
+        if not fresh:
+            loaded = self._find(call)
+            if loaded is not None:
+                return loaded
+        if call.folder in held_folders.get():
+            raise UsageError(
+                f"'{recipe.ref or recipe.cachetype}' asks for the result that it is computing",
+                hint="call it with other parameters, or without the cache",
+                code="recursion",
+            )
+        return self._compute(call, fresh=fresh, should_stop=should_stop)
+
+    def find(self, recipe: Recipe, table: Mapping[str, object]) -> Path | None:
+        """Where the data of a result lies that `begin` would load; None when it would be computed. Nothing is loaded,
+        made or told; its bytes are read as the recipe's ``check`` says. Raises as `begin` does.
+        """
+        call = self._prepare(recipe, table)
+        for place in self._list_places(call):
+            found = self._looker.look(place, call.wanted, in_memory=False)
+            if isinstance(found, Found) and not isinstance(self._permit(call.kind, found), str):
+                return Path(found.path)
+        return None
+
+    def path(self, recipe: Recipe, table: Mapping[str, object]) -> Path:
+        """Where the data of a result lies, or will lie. Raises as `begin` does."""
+        call = self._prepare(recipe, table)
+        return self.find(recipe, table) or Path(call.folder, call.kind.name)
+
+    def forget(self, recipe: Recipe, table: Mapping[str, object]) -> bool:
+        """Remove a result, in all its formats, and its record; whether there was one. Objects stay until they are
+        pruned; what lies in pools stays. Raises as `begin` does, and `MachineFailed` where nothing can be removed.
+        """
+        call = self._prepare(recipe, table)
+        folder = Path(call.folder)
+        self._demand_place(call.kind)
+        store = self._open_store(call.kind.store_root)
+        is_there = os.path.lexists(folder)
+        if is_there:
+            with store.lock_copy(folder):
+                is_there = os.path.lexists(folder)
+                if is_there:
+                    store.discard(folder)
+        self._looker.forget(call.folder)
+        if self._register is not None and self._register.find(call.kind.key, call.hash) is not None:
+            self._register.remove(call.kind.key, call.hash)
+        return is_there
+
+    def close(self) -> None:
+        """Write the records that were gathered. It can be used again afterwards."""
+        if self._register is not None:
+            self._register.write()
+
+    # What is asked for
+
+    def _prepare(self, recipe: Recipe, table: Mapping[str, object]) -> _Call:
+        if os.getpid() != self._process_id:
+            self._enter_process()
+        plain = make_plain_table(table)
+        hash_text = hash_plain(plain)
+        kind = self._kinds.get(recipe)
+        if kind is None:
+            if len(self._kinds) >= _KINDS_MAX:
+                self._kinds.clear()
+            kind = self._kinds[recipe] = self._find_kind(recipe, hash_text)
+        folder = f"{kind.parent}/{hash_text}"
+        return _Call(kind, plain, hash_text, folder, _make_wanted(kind, hash_text))
+
+    def _find_kind(self, recipe: Recipe, hash_text: str) -> _Kind:
+        name = make_data_name(recipe)
+        loader = find_loader(recipe.format) if recipe.loader is None else None
+        if not recipe.writes_itself:
+            if recipe.saver is None and find_saver(recipe.format) is None:
+                raise refuse_format(recipe)
+            if recipe.loader is None and loader is None:
+                raise SourceFailed(
+                    f"cannot load results of '{recipe.cachetype}': there is no loader for the format '{recipe.format}'",
+                    hint="give a 'loader' beside the 'saver'",
+                    code="loader-missing",
+                )
+        place = locate_artifact(
+            self._project.places,
+            recipe.cachetype,
+            recipe.version,
+            hash_text,
+            cache_dir=recipe.cache_dir,
+            store=recipe.store,
+            scope=recipe.scope,
+        )
+        key = state_key(recipe.cachetype, recipe.version)
+        return _Kind(recipe, place.folder.parent, place.location, place.store_root, name, key, loader)
+
+    def _enter_process(self) -> None:
+        """This is a forked child: it has its own number, connections and locks."""
+        self._process_id = os.getpid()
+        self._project = self._project.in_child(self._process_id)
+        self._register = Register(self._project) if self._record else None
+        self._looker = Looker()
+        self._others = {}
+
+    def _open_store(self, root: Path) -> DiskStore:
+        return self._project.open_store(root)
+
+    def _own_place(self, call: _Call) -> Place:
+        return Place(call.folder, self._open_store(call.kind.store_root), own=True)
+
+    def _list_places(self, call: _Call) -> Iterator[Place]:
+        """Where the artifact may lie: its place, where it was last found, then where it is only read."""
+        yield self._own_place(call)
+        seen = {call.folder}
+        for path in self._list_others(call):
+            if os.fspath(path) not in seen:
+                seen.add(os.fspath(path))
+                yield self._place_of(path)
+
+    def _list_others(self, call: _Call) -> Iterator[Path]:
+        recipe = call.kind.recipe
+        if self._register is not None:
+            recorded = self._register.find(call.kind.key, call.hash)
+            if recorded is not None and recorded.name == call.hash:
+                yield recorded
+        yield from list_other_places(self._project.places, recipe.cachetype, recipe.version, call.hash)
+
+    def _place_of(self, folder: Path) -> Place:
+        """A place that is only read; the store that it lies in, if any, has its ref."""
+        parent = folder.parent
+        known = self._others.get(parent)
+        if known is None:
+            root = next((each for each in parent.parents if os.path.exists(each / ".dm" / "format")), None)
+            store = None if root is None else self._open_store(root)
+            known = self._others[parent] = Place(os.fspath(parent), store, own=False)
+        return known._replace(folder=os.fspath(folder))
+
+    # Finding
+
+    def _find(self, call: _Call) -> Loaded | None:
+        """Look in every place; what cannot be used is left for who holds the lock, or passed over."""
+        for place in self._list_places(call):
+            found = self._look(call, place)
+            if isinstance(found, Loaded):
+                return found
+            if isinstance(found, Fault) and not place.own:
+                self._tell_once(f"'{display_path(place.folder)}' is passed over: {found.reason}")
+        return None
+
+    def _look(self, call: _Call, place: Place) -> Loaded | Fault | None:
+        """What a place has: the value, something that cannot be used, nothing that may be used."""
+        kind = call.kind
+        in_memory = kind.loader is not None and kind.loader.reads_bytes
+        found = self._looker.look(place, call.wanted, in_memory=in_memory)
+        if not isinstance(found, Found):
+            return found
+        permission = self._permit(kind, found)
+        if isinstance(permission, str):
+            self._passed.add(found.place.folder)
+            self._tell_once(f"'{display_path(found.path)}' is passed over: {permission}")
+            return None
+        path = Path(found.path)
+        try:
+            value = self._load(kind, path, found.content, permission)
+        except SourceFailed as error:
+            if error.code == "extra-missing" or isinstance(error.__cause__, MemoryError):
+                raise
+            self._looker.forget(place.folder)
+            return Fault(place, error.message, data_only=True)
+        self._settle(call, found)
+        return Loaded(value, path)
+
+    def _permit(self, kind: _Kind, found: Found) -> Permission | str | None:
+        """The permission to load the data where its format may run code (None: it needs none); else why there is none.
+
+        This user's own results need no word of trust; what came from a pool or from another user does.
+        """
+        if kind.loader is None or not kind.loader.runs_code:
+            return None
+        if found.place.own:
+            from dm.plumbing.records.trust import permit_own
+
+            permission = permit_own(found.status)
+            if permission is not None:
+                return permission
+        try:
+            return self._project.demand_trust(
+                f"load '{display_path(found.path)}'", "the code in a pickle that is not this user's own"
+            )
+        except Refused as error:
+            return f"{error.message}" if error.hint is None else f"{error.message} ({error.hint})"
+
+    def _load(
+        self, kind: _Kind, path: Path, content: bytes | None, permission: Permission | None
+    ) -> object:
+        recipe = kind.recipe
+        if recipe.loader is not None:
+            from dm.plumbing.formats.loaders.kinds import Loader
+
+            # As a built-in one, for what it raises.
+            return Loader(recipe.format, "the given loader", recipe.loader, takes_folder=True).load(path)
+        if kind.loader is None:
+            return path
+        if content is not None:
+            return kind.loader.load_bytes(content, label=os.fspath(path), permission=permission)
+        return kind.loader.load(path, permission=permission)
+
+    def _settle(self, call: _Call, found: Found) -> None:
+        """After a hit: take over what no ref speaks of, and see to the record."""
+        place, kind = found.place, call.kind
+        if found.is_new and place.own and place.folder not in self._not_adopted:
+            self._adopt(kind, place)
+        if self._register is not None:
+            self._register.confirm(
+                kind.key, call.hash, place.folder, ref=kind.recipe.ref, format=kind.recipe.format
+            )
+
+    def _adopt(self, kind: _Kind, place: Place) -> None:
+        """Write a ref for an artifact that a peer made, or put a format into; where that cannot be done now, later."""
+        from dm.plumbing.store.measure import measure_copy
+
+        store, folder = place.store, Path(place.folder)
+        assert store is not None
+        if self._project.find_place_distrust(kind.location) is not None:
+            return
+        try:
+            with store.lock_copy(folder, timeout_s=0):
+                measured = measure_copy(folder)
+                size_bytes, files = measured.size_bytes, measured.files
+                store.adopt(folder, measured.digest, size_bytes=size_bytes, files=files)
+        except DmError as error:
+            if error.code != "locked":
+                self._not_adopted.add(place.folder)
+
+    # Computing
+
+    def _compute(
+        self, call: _Call, *, fresh: bool, should_stop: Callable[[], bool] | None = None
+    ) -> Loaded | Pending:
+        """Take the lock, look again, make room; then it is the caller's to compute."""
+        self._demand_place(call.kind)
+        store = self._open_store(call.kind.store_root)
+        folder = Path(call.folder)
+        lock: CopyLock
+        try:
+            lock = store.lock_copy(folder, should_stop=should_stop)
+            lock.acquire()
+        except MachineFailed as error:
+            if error.code == "interrupted":
+                raise
+            self._tell_once(f"results of '{call.kind.recipe.cachetype}' are not kept: {error.message}")
+            return Pending(self._describe(call), None)
+        try:
+            answer = self._look_again(call, fresh=fresh)
+            if answer is None:
+                staging = make_staging(store, folder)
+                return Pending(self._describe(call, is_kept=True), Held(store, lock, staging))
+        except MachineFailed as error:
+            lock.release()
+            self._tell_once(f"results of '{call.kind.recipe.cachetype}' are not kept: {error.message}")
+            return Pending(self._describe(call), None)
+        except BaseException:
+            lock.release()
+            raise
+        lock.release()
+        return answer
+
+    def _look_again(self, call: _Call, *, fresh: bool) -> Loaded | Pending | None:
+        """The lock is held: what another computed meanwhile, or None when the place is free for a result."""
+        place = self._own_place(call)
+        self._passed.discard(call.folder)
+        found: Loaded | Fault | Found | None
+        if fresh:
+            found = self._looker.look(place, call.wanted, in_memory=False)
+        else:
+            found = self._look(call, place)
+        if isinstance(found, Loaded):
+            return found
+        if isinstance(found, Fault):
+            self._set_aside(call, found)
+        elif not fresh and call.folder in self._passed:
+            # Another user's result, which is as good as ours would be: it stays.
+            return Pending(self._describe(call), None)
+        return None
+
+    def _set_aside(self, call: _Call, fault: Fault) -> None:
+        """Move what cannot be used into the quarantine, the data alone where other formats lie beside it."""
+        store, folder = fault.place.store, Path(call.folder)
+        assert store is not None
+        self._looker.forget(call.folder)
+        path = folder
+        if fault.data_only and list_other_formats(folder, call.kind.name):
+            path = folder / call.kind.name
+        if not os.path.lexists(path):
+            self.progress.warn(f"'{display_path(folder)}' is computed again: {fault.reason}")
+            return
+        kept = store.quarantine(path, f"a result of '{call.kind.recipe.cachetype}': {fault.reason}")
+        told = f"'{display_path(folder)}' is computed again: {fault.reason}"
+        self.progress.warn(f"{told}; what lay there is kept at '{display_path(kept)}'")
+
+    def _describe(self, call: _Call, *, is_kept: bool = False) -> Work:
+        kind = call.kind
+        register = self._register
+        provenance = None
+        if is_kept:
+            from dm.porcelain.artifacts.provenance import read_provenance
+
+            project = self._project
+            provenance = read_provenance(
+                project.root,
+                environment=project.environment,
+                module_name=kind.recipe.ref.partition(":")[0] or None,
+                progress=project.progress,
+            )
+
+        def load(path: Path) -> object:
+            from dm.plumbing.records.trust import permit_own
+
+            runs_code = kind.loader is not None and kind.loader.runs_code
+            return self._load(kind, path, None, permit_own(os.stat(path)) if runs_code else None)
+
+        def done() -> None:
+            self._looker.forget(call.folder)
+            if register is not None:
+                register.add(kind.key, call.hash, call.folder, ref=kind.recipe.ref, format=kind.recipe.format)
+
+        return Work(
+            kind.recipe,
+            call.table,
+            call.hash,
+            kind.name,
+            Path(call.folder),
+            self.progress,
+            load,
+            done,
+            register.file if register is not None else "",
+            provenance,
+        )
+
+    def _demand_place(self, kind: _Kind) -> None:
+        """Nothing is written at a place that a cloned project chose before the user trusts it. Raises `Refused`."""
+        reason = self._project.find_place_distrust(kind.location)
+        if reason is not None:
+            raise Refused(
+                f"cannot keep results of '{kind.recipe.cachetype}': {reason}",
+                hint="dm trust shows what the project asks for; or give the call a 'cache_dir'",
+                code="untrusted",
+            )
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.progress.warn(text)
+
+
+def find_project_root(start: Path) -> Path:
+    """The nearest folder upwards that looks like a project's, else ``start`` itself."""
+    for folder in (start, *start.parents):
+        if any(os.path.exists(folder / name) for name in _PROJECT_SIGNS):
+            return folder
+    return start
+
+
+def _make_wanted(kind: _Kind, hash_text: str) -> Wanted:
+    recipe = kind.recipe
+    return Wanted(recipe.cachetype, recipe.version, hash_text, kind.name, recipe.check)
