@@ -40,6 +40,10 @@ class Notes:
         line = self._known.copies.get(path)
         return None if line is None else Ref.parse(line)
 
+    def list_copies(self) -> list[Path]:
+        """The copies that something is known of, wherever they lie; they may be gone."""
+        return list(self._known.copies)
+
     def find_revision(self, path: Path) -> str | None:
         """The commit that the working copy at a path is of; None when it is no repository's, or not known."""
         return self._known.revisions.get(path)

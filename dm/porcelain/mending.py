@@ -7,7 +7,7 @@ away while it is mended, so that a kill leaves a copy that nobody takes for comp
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,10 +17,11 @@ from dm.errors import NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of
+from dm.plumbing.store.joining import damaged_source
 from dm.plumbing.store.markers import has_marker, put_marker, refuse_foreign_marker, remove_marker
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry
 from dm.plumbing.store.verify import compare_copy
-from dm.porcelain.sound_bytes import SoundBytes, is_sound
+from dm.porcelain.sound_bytes import SoundBytes, is_sound, not_in_reach
 from dm.progress import SILENT, Progress
 from dm.values import Difference, Digest
 
@@ -38,38 +39,80 @@ class Mended(NamedTuple):
 
 
 class Mender:
-    """Looks for sound bytes in ``stores`` and puts them in the place of bad ones."""
+    """Looks for sound bytes in ``stores`` and elsewhere, and puts them in the place of bad ones.
 
-    def __init__(self, stores: Sequence[DiskStore], *, progress: Progress = SILENT) -> None:
-        self._sound = SoundBytes(stores)
+    Only what is mended is written to. ``pools`` are stores of others, whose objects are read; ``find_others`` says at
+    which paths a copy of ``stores``, given by its ref's name, may lie too. It is asked when nothing nearer was found.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[DiskStore],
+        *,
+        pools: Sequence[DiskStore] = (),
+        find_others: Callable[[str], Iterable[Path]] | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.sound = SoundBytes(stores, pools=pools)
+        self._find_others = find_others
         self._progress = progress
         self._held: set[Path] = set()
 
-    def mend_object(self, store: DiskStore, digest: Digest) -> Path | None:
+    def add_copies(self, find: Callable[[], Iterable[Path]]) -> None:
+        """Look for sound bytes in these files and folders too, of whomever they are; what is not there is fine.
+
+        ``find`` is asked when nothing was found in the objects of the stores.
+        """
+        self.sound.others.add(find)
+
+    def mend_object(
+        self,
+        store: DiskStore,
+        digest: Digest,
+        *,
+        size_bytes: int | None = None,
+        name: bytes = b"",
+        copies: Sequence[str] = (),
+    ) -> Path | None:
         """Put sound bytes in the place of a damaged or missing object; return where the damaged one is kept.
 
-        Raises `NotFound` when no sound bytes are in reach; then the damaged object is left. The copies that are hard
-        links to it still have its bytes: they are mended as copies.
+        The object's size, the ``name`` of a file that has its bytes and the names of ``copies`` that need it help to
+        find them. Raises `NotFound` when no sound bytes are in reach; then the damaged object is left. The copies that
+        are hard links to it still have its bytes: they are mended as copies.
         """
         with self.repairing(store):
             if is_sound(store.object_path(digest), digest):
                 return None  # another repair was quicker
-            return self._replace_object(store, digest)
+            for each in copies:
+                self._look_beside(store, each)
+            return self._replace_object(store, digest, size_bytes, name)
 
-    def _replace_object(self, store: DiskStore, digest: Digest) -> Path | None:
+    def _look_beside(self, store: DiskStore, name: str) -> None:
+        find = self._find_others
+        if find is not None:
+            own = store.root / name
+            self.add_copies(lambda: (path for path in find(name) if path != own))
+
+    def _replace_object(self, store: DiskStore, digest: Digest, size_bytes: int | None, name: bytes) -> Path | None:
         path = store.object_path(digest)
-        entries = self._sound.find_tree(digest) if digest.is_tree else None
-        source = None if digest.is_tree else self._sound.find_bytes(digest, but=path)
-        target = None if digest.is_tree or source is not None else self._sound.find_link(digest)
+        entries = self.sound.find_tree(digest) if digest.is_tree else None
+        source = None
+        if not digest.is_tree:
+            source = self.sound.find_bytes(digest, but=path, size_bytes=size_bytes, name=name)
+        target = None if digest.is_tree or source is not None else self.sound.find_link(digest)
         if entries is None and source is None and target is None:
-            raise NotFound(f"no sound copy of {digest.short} is in reach", code="no-source")
+            raise not_in_reach(digest)
         kept = None
         if os.path.lexists(path):
             kept = store.quarantine(path, "a damaged object: its bytes were not those of its name")
         if entries is not None:
             store.put_tree(entries)
-        elif source is not None:
+        elif source is not None and not self.sound.is_in_pool(source):
             store.share_object(digest, source)
+        elif source is not None:
+            # A hard link to an object of somebody else would write to it, and share its fate.
+            if store.ingest(source).digest != digest:
+                raise damaged_source(source, digest)
         elif target is not None:
             store.put_blob(target)
         return kept
@@ -84,6 +127,7 @@ class Mender:
         Raises `NotFound` when what the copy should be cannot be told: its tree is nowhere in reach.
         """
         copy = store.root / name
+        self._look_beside(store, name)
         with self.repairing(store), store.lock_copy(copy):
             if expected.is_tree:
                 return self._mend_folder(store, copy, ref, expected, inodes)
@@ -122,7 +166,7 @@ class Mender:
     # Inside
 
     def _mend_file(self, store: DiskStore, copy: Path, ref: Ref, expected: Digest) -> Mended:
-        self._ensure_object(store, expected)
+        self._ensure_object(store, expected, ref.size_bytes if ref.digest == expected else None, os.fsencode(copy.name))
         kept = (store.quarantine(copy, "its bytes were not what they should be"),) if os.path.lexists(copy) else ()
         with machine_errors("mend", copy):
             remove_marker(copy, is_folder=False)
@@ -136,9 +180,9 @@ class Mender:
         self, store: DiskStore, copy: Path, ref: Ref, expected: Digest, inodes: frozenset[int] | None
     ) -> Mended:
         self._ensure_object(store, expected)
-        wanted = dict(self._sound.list_entries(expected))
+        wanted = dict(self.sound.list_entries(expected))
         for entry in wanted.values():
-            if entry.mode == FOLDER_MODE and self._sound.find_tree(Digest.of_tree(entry.id)) is not None:
+            if entry.mode == FOLDER_MODE and self.sound.find_tree(Digest.of_tree(entry.id)) is not None:
                 self._ensure_object(store, Digest.of_tree(entry.id))
         comparison = compare_copy(copy, expected, store, stat_cache=store.stat_cache, quick=True, ref_root=store.root)
         if comparison.equal:
@@ -195,8 +239,8 @@ class Mender:
         if difference.how == "mode" and entry is not None and self._mend_mode(store, path, entry):
             return None
         if entry is not None and entry.mode not in (FOLDER_MODE, LINK_MODE):
-            self._ensure_object(store, Digest.of_blob(entry.id))
-        if entry is not None and entry.mode == FOLDER_MODE and self._sound.find_tree(Digest.of_tree(entry.id)) is None:
+            self._ensure_object(store, Digest.of_blob(entry.id), entry.size, name)
+        if entry is not None and entry.mode == FOLDER_MODE and self.sound.find_tree(Digest.of_tree(entry.id)) is None:
             raise NotFound(f"what '{difference.path}' should hold is nowhere in reach", code="no-source")
         target = self._read_link(store, entry) if entry is not None and entry.mode == LINK_MODE else b""
         note = f"it was {difference.how} in '{copy.name}'"
@@ -229,11 +273,13 @@ class Mender:
             return False  # another file then takes its place
         return True
 
-    def _ensure_object(self, store: DiskStore, digest: Digest) -> None:
+    def _ensure_object(
+        self, store: DiskStore, digest: Digest, size_bytes: int | None = None, name: bytes = b""
+    ) -> None:
         """The object is in the store and sound, mended where it was not. Raises `NotFound`."""
         path = store.object_path(digest)
         if not is_sound(path, digest):
-            self.mend_object(store, digest)
+            self.mend_object(store, digest, size_bytes=size_bytes, name=name)
         elif os.lstat(path).st_mode & 0o111:
             with suppress(OSError):  # what is hard-linked to it would be executable; another user's stays as it is
                 os.chmod(path, store.ground().file_mode)

@@ -1,7 +1,8 @@
 """The search for sound bytes: where a blob or a tree of a digest can be had, read and found right.
 
-Looked at are the objects of every store in reach, then the working copies that their refs and trees lead to (a
-folder's tree is made again of a copy that is whole). What is walked for that is walked once, when it is first needed.
+Looked at, in this order: the objects of every store in reach; other copies (`dm.porcelain.other_copies`), which a
+repair names; the working copies that the refs and trees of the stores lead to (a folder's tree is made again of a copy
+that is whole). What is walked for that is walked once, when it is first needed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dm.errors import DmError
+from dm.errors import DmError, NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.hashing import blake3_of, hash_blob
 from dm.plumbing.store.measure import build_trees, measure_copy
 from dm.plumbing.store.objects import FOLDER_MODE, LINK_MODE, TreeEntry
+from dm.porcelain.other_copies import OtherCopies
 from dm.values import Digest
 
 if TYPE_CHECKING:
@@ -25,22 +27,35 @@ if TYPE_CHECKING:
 
 
 class SoundBytes:
-    """Finds bytes by their digest in ``stores`` and in the copies that these know."""
+    """Finds bytes by their digest in ``stores``, in the copies that these know, and in ``others``.
 
-    def __init__(self, stores: Sequence[DiskStore]) -> None:
+    Of ``pools``, stores that are somebody else's, only the objects are asked: what else they know is not walked.
+    """
+
+    def __init__(self, stores: Sequence[DiskStore], *, pools: Sequence[DiskStore] = ()) -> None:
         self._stores = [store for store in stores if store.exists()]
+        self._pools = [store for store in pools if store.exists()]
+        self.others = OtherCopies()
         self._places: dict[bytes, list[Path]] | None = None
         self._links: dict[bytes, list[Path]] = {}
         self._trees: dict[bytes, list[TreeEntry]] | None = None
 
-    def find_bytes(self, digest: Digest, *, but: Path | None = None) -> Path | None:
-        """A file with the bytes of a blob, or the object of a tree, read and found right; None: none is in reach."""
-        for store in self._stores:
+    def find_bytes(
+        self, digest: Digest, *, but: Path | None = None, size_bytes: int | None = None, name: bytes = b""
+    ) -> Path | None:
+        """A file with the bytes of a blob, or the object of a tree, read and found right; None: none is in reach.
+
+        ``but`` is passed over; ``size_bytes`` and ``name``, the end of its path, help to find it sooner.
+        """
+        for store in (*self._stores, *self._pools):
             path = store.object_path(digest)
             if path != but and is_sound(path, digest):
                 return path
         if digest.is_tree:
             return None
+        found = self.others.find_file(digest, size_bytes=size_bytes, name=name, but=but)
+        if found is not None:
+            return found
         for path in self._find_places().get(digest.raw, ()):
             if path != but and is_sound(path, digest):
                 return path
@@ -54,6 +69,9 @@ class SoundBytes:
         if source is not None:
             with machine_errors("read the object", source):
                 return decode_tree(source.read_bytes())
+        elsewhere = self.others.find_tree(digest)
+        if elsewhere is not None:
+            return elsewhere
         if self._trees is None:
             self._trees = {}
             for store in self._stores:
@@ -64,6 +82,9 @@ class SoundBytes:
 
     def find_link(self, digest: Digest) -> bytes | None:
         """The text of a link whose target is a blob, from a link in a copy; None: there is none."""
+        elsewhere = self.others.find_link(digest)
+        if elsewhere is not None:
+            return elsewhere
         self._find_places()
         for path in self._links.get(digest.raw, ()):
             try:
@@ -73,6 +94,10 @@ class SoundBytes:
             if blake3_of(target) == digest.raw:
                 return target
         return None
+
+    def is_in_pool(self, path: Path) -> bool:
+        """Whether a path lies in a store that is somebody else's."""
+        return any(path.is_relative_to(store.root) for store in self._pools)
 
     def list_entries(self, tree: Digest) -> Iterator[tuple[bytes, TreeEntry]]:
         """Every entry below a tree by its path; what lies below a tree that is nowhere in reach is left out."""
@@ -123,6 +148,11 @@ def is_sound(path: Path, digest: Digest) -> bool:
         return hash_blob(path) == digest.raw
     except DmError:
         return False
+
+
+def not_in_reach(digest: Digest) -> NotFound:
+    """The error for bytes that the search did not find."""
+    return NotFound(f"no sound copy of {digest.short} is in reach", code="no-source")
 
 
 def _read_refs(store: DiskStore) -> Iterator[tuple[str, Ref]]:

@@ -436,7 +436,7 @@ def mend(world: World, project: Project, store: DiskStore) -> list[Outcome]:
     options = VerifyOptions(repair=True)
     verify(project, (), options)
     spare = project.open_store(world.spare)
-    outcomes = verify_store(store, options, others=[spare])
+    outcomes = verify_store(store, options, mender=Mender([store, spare]))
     return outcomes + verify_copies(store, None, options, mender=Mender([store, spare]))
 
 

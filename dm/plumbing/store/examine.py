@@ -53,7 +53,7 @@ _ROUND_BYTES = 4 << 30
 
 class Finding(NamedTuple):
     """One thing that is not as it should be, in words. ``digest`` is the object's, where it is about one; ``copies``
-    the names of the refs that lead to it.
+    the names of the refs that lead to it, ``size_bytes`` what it should have, where a tree or a ref says so.
     """
 
     kind: FindingKind
@@ -61,6 +61,7 @@ class Finding(NamedTuple):
     message: str
     digest: Digest | None = None
     copies: tuple[str, ...] = ()
+    size_bytes: int | None = None
 
 
 class ExaminedObjects(NamedTuple):
@@ -82,6 +83,7 @@ class Examiner:
         self._layout = layout
         self._progress = progress
         self._roots: set[bytes] = set()  # trees that refs name
+        self._sizes: dict[bytes, int | None] = {}  # of files that refs name
 
     def read_objects(self) -> ExaminedObjects:
         """Read every object, on all cores and in bounded memory. What is interrupted changed nothing.
@@ -123,17 +125,20 @@ class Examiner:
 
     def find_object_faults(self, examined: ExaminedObjects) -> Iterator[Finding]:
         """Each object that is damaged, missing below a tree that is here, or none at all, with the copies it is of."""
-        promised = {entry.id: entry.mode for entries in examined.trees.values() for entry in entries}
+        promised = {entry.id: entry for entries in examined.trees.values() for entry in entries}
         missing = {raw for raw in promised if raw not in examined.sound and raw not in examined.damaged}
         copies = self._find_users(examined, missing | examined.damaged.keys())
         for raw in sorted(missing | examined.damaged.keys()):
-            is_tree = promised.get(raw) == FOLDER_MODE or raw in self._roots
+            entry = promised.get(raw)
+            is_tree = raw in self._roots or (entry is not None and entry.mode == FOLDER_MODE)
             digest = Digest.of_tree(raw) if is_tree else Digest.of_blob(raw)
             kind: FindingKind = "object-missing" if raw in missing else "object-damaged"
             message = f"its bytes are not those of {digest.short}"
             if raw in missing:
                 message = "a tree in the store names it, and it is not there"
-            yield Finding(kind, Path(self._layout.object_path(raw)), message, digest, tuple(copies[raw]))
+            size_bytes = self._sizes.get(raw) if entry is None else entry.size
+            path = Path(self._layout.object_path(raw))
+            yield Finding(kind, path, message, digest, tuple(copies[raw]), None if is_tree else size_bytes)
         yield from self._list_strays()
 
     def find_ref_faults(self) -> Iterator[Finding]:
@@ -263,6 +268,8 @@ class Examiner:
         for name, ref in self._read_refs() if wanted else ():
             if ref.digest is not None and ref.digest.is_tree:
                 self._roots.add(ref.digest.raw)
+            elif ref.digest is not None:
+                self._sizes[ref.digest.raw] = ref.size_bytes
             waiting = [] if ref.digest is None else [ref.digest.raw]
             seen: set[bytes] = set()
             while waiting:

@@ -17,6 +17,7 @@ from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
+    from dm.porcelain.mending import Mender
     from dm.porcelain.verbs.verify import VerifyOptions
 
 
@@ -116,18 +117,21 @@ def _verify_store(
     from dm.porcelain.verbs.verify import verify_store
 
     store = open_store(session, root)
-    others = _open_others(session, store) if options.repair else []
     try:
-        return verify_store(store, options, others=others, progress=session.progress, report=report)
+        mender = _make_mender(session, store) if options.repair else None
+        return verify_store(store, options, mender=mender, progress=session.progress, report=report)
     finally:
         if store.stat_cache is not None:
             store.stat_cache.close()
 
 
-def _open_others(session: Session, store: DiskStore) -> list[DiskStore]:
-    """The stores that are used here, in which sound bytes may be found."""
-    roots = [root for root in open_places_here(session).store_roots() if root != store.root]
-    return [open_store(session, os.fspath(root)) for root in roots]
+def _make_mender(session: Session, store: DiskStore) -> Mender:
+    from dm.porcelain.verbs.verify import make_mender
+
+    def find_store(root: Path) -> DiskStore:
+        return store if root == store.root else open_store(session, os.fspath(root))
+
+    return make_mender(open_places_here(session), find_store, store.root, progress=session.progress)
 
 
 def _verify_path(
@@ -145,11 +149,7 @@ def _verify_path(
         return _verify_store(session, os.fspath(root), options, report)
     store = open_store(session, os.fspath(root))
     try:
-        mender = None
-        if options.repair:
-            from dm.porcelain.mending import Mender
-
-            mender = Mender([store, *_open_others(session, store)], progress=session.progress)
+        mender = _make_mender(session, store) if options.repair else None
         return verify_copies(store, names, options, mender=mender, progress=session.progress, report=report)
     finally:
         if store.stat_cache is not None:

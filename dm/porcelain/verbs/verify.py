@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dm.porcelain.mending import Mender
 from dm.porcelain.select import select
 from dm.porcelain.verifying.copies import find_copies, verify_copies
 from dm.porcelain.verifying.datasets import prepare_look
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at
+from dm.porcelain.verifying.reach import make_mender
 from dm.porcelain.verifying.repair import repair_dataset
 from dm.porcelain.verifying.stores import verify_store
 from dm.values import Outcome
@@ -21,7 +21,7 @@ from dm.values import Outcome
 if TYPE_CHECKING:
     from dm.porcelain.project import Project
 
-__all__ = ["VerifyOptions", "find_copies", "verify", "verify_copies", "verify_store"]
+__all__ = ["VerifyOptions", "find_copies", "make_mender", "verify", "verify_copies", "verify_store"]
 
 
 def verify(
@@ -46,7 +46,8 @@ def verify(
         looks.append(prepare_look(project, dataset, options, named=selection.named))
     outcomes = look_at(looks, options, project.progress, ignore if options.repair else tell)
     if options.repair:
-        mender = Mender([project.open_store(root) for root in project.list_store_roots()], progress=project.progress)
+        roots = project.list_store_roots()
+        mender = make_mender(project.places, project.open_store, *roots, progress=project.progress)
         datasets = {dataset.name: dataset for dataset in selection.datasets}
         for index, outcome in enumerate(outcomes):
             if outcome.exit_status == 4:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dm.errors import DmError, NotFound
+from dm.errors import DmError, NotFound, Refused
+from dm.plumbing.fs.publish import remove_tree
 from dm.plumbing.records.bindings import has_source
+from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.measure import measure_copy
+from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.refs import Ref
+from dm.porcelain.building import build_copy
 from dm.porcelain.find import choose_copy, is_read_only
 from dm.porcelain.integrity import find_contract, judge, name_ways_out_of_edit
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.mending import Mended, Mender
+from dm.porcelain.publish import publish
+from dm.porcelain.staging import Staged, find_staging
+from dm.porcelain.verifying.reach import find_copies_of
 from dm.values import Digest, Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.store.disk import DiskStore
+    from dm.porcelain.copies import Copy
     from dm.porcelain.project import Project
 
 
@@ -34,22 +45,101 @@ def repair_dataset(project: Project, mender: Mender, dataset: Dataset, outcome: 
         return outcome._replace(hint=name_ways_out_of_edit(dataset))
     if is_read_only(chosen.candidate) or project.find_distrust(dataset, copy):
         return outcome._replace(hint="it lies where dm may not write")
-    ref = copy.read_ref()
-    expected = contract if contract is not None and contract.algorithm in ("blake3", "blake3-tree") else None
-    if expected is None:
-        expected = project.find_blob_id(contract) if contract is not None else None if ref is None else ref.digest
-    if copy.store is not None and expected is not None and expected != outcome.digest:
-        try:
-            mended = mender.mend_copy(copy.store, copy.store.ref_name(copy.path), ref or Ref(), expected)
-        except NotFound:
-            mended = None
-        except DmError as error:
-            return fail(outcome.name, error)
-        if mended is not None and not mended.left:
-            standing = judge(project, dataset, copy, quick=True)
-            if standing.meets_contract is not False:
-                return tell_mended(outcome, copy.path, standing.measured.digest, mended)
+    try:
+        mended = _mend_dataset(project, mender, dataset, copy, outcome)
+    except DmError as error:
+        return fail(outcome.name, error)
+    if mended is not None and not mended.left:
+        standing = judge(project, dataset, copy, quick=True)
+        if standing.meets_contract is not False:
+            return tell_mended(outcome, copy.path, standing.measured.digest, mended)
     return _fetch_anew(project, dataset, outcome)
+
+
+def _mend_dataset(
+    project: Project, mender: Mender, dataset: Dataset, copy: Copy, outcome: Outcome
+) -> Mended | None:
+    """Make a dataset's copy what it should be, of sound bytes; None where it is not known, or not to be had."""
+    ref = copy.read_ref()
+    own = copy.path
+    expected = _find_expected(project, dataset, copy, ref)
+    if expected is None or expected == outcome.digest:
+        return None
+    mender.add_copies(lambda: (path for path in find_copies_of(project, dataset) if path != own))
+    mender.add_copies(lambda: (path for path in _find_noted(project, expected) if path != own))
+    try:
+        if copy.store is not None:
+            return mender.mend_copy(copy.store, copy.store.ref_name(copy.path), ref or Ref(), expected)
+        return _mend_alone(project, mender, dataset, copy, expected)
+    except NotFound:
+        return None
+
+
+def _find_expected(project: Project, dataset: Dataset, copy: Copy, ref: Ref | None) -> Digest | None:
+    """The id of the bytes that a copy should have; None where nothing tells it."""
+    contract = find_contract(dataset)
+    if contract is None:
+        return None if ref is None else ref.digest
+    if contract.algorithm in ("blake3", "blake3-tree"):
+        return contract
+    if dataset.extract:
+        # The checksum is the archive's. What was unpacked of it was seen when it came from this source.
+        return ref.digest if ref is not None and ref.source_id == dataset.source_id else None
+    known = project.find_blob_id(contract)
+    if known is not None:
+        return known
+    for path in find_copies_of(project, dataset):
+        if path != copy.path and os.path.lexists(path):
+            try:
+                measured = measure_copy(path, algorithm=contract.algorithm, stat_cache=project.stat_cache)
+            except DmError:
+                continue  # one that cannot be read is of no help
+            if measured.checksum == contract:
+                return measured.digest
+    return None
+
+
+def _find_noted(project: Project, expected: Digest) -> Iterator[Path]:
+    """Copies outside any store that had, when this checkout saw them last, these bytes; or folders, for a folder."""
+    for path in project.notes.list_copies():
+        ref = project.notes.find(path)
+        seen = None if ref is None else ref.digest
+        if seen is not None and (seen == expected or (seen.is_tree and expected.is_tree)):
+            yield path
+
+
+def _mend_alone(project: Project, mender: Mender, dataset: Dataset, copy: Copy, expected: Digest) -> Mended:
+    """A copy in no store is made anew as a whole and takes the place of the bad one. Raises `NotFound`."""
+    ref = copy.read_ref()
+    size_bytes = ref.size_bytes if ref is not None and ref.digest == expected else None
+    if expected.is_tree:
+        mender.add_copies(lambda: [copy.path])  # what is right in it serves too
+    with project.lock_copy(copy):
+        staging = find_staging(project, dataset, copy)
+        entry = staging.make_folder() / "sound"
+        remove_tree(entry)
+        try:
+            build_copy(mender.sound, expected, entry, size_bytes=size_bytes, name=os.fsencode(copy.path.name))
+            tree = measure_copy(entry) if expected.is_tree else None
+            staged = Staged(entry, staging, None if expected.is_tree else expected, tree=tree)
+            kept = _put_aside(project, dataset, copy)
+            [result] = publish(project, [(dataset, copy, staged)], put_aside=False)
+        finally:
+            remove_tree(staging.own_folder)
+    if isinstance(result, DmError):
+        raise result
+    return Mended(1, (kept,), ())
+
+
+def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> Path:
+    if copy.path == project.manifest.path or project.root.is_relative_to(copy.path):
+        raise Refused(
+            f"cannot put '{copy.path}' aside for '{dataset.name}': it is the project itself",
+            hint="give the dataset another 'storage_path'",
+            code="path-unsafe",
+        )
+    note = f"lay at the place of '{dataset.name}', and was not what it should be"
+    return set_aside(Layout(project.ensure_private_folder()), copy.path, note)
 
 
 def tell_mended(outcome: Outcome, path: Path, digest: Digest, mended: Mended) -> Outcome:

@@ -25,7 +25,7 @@ def verify_store(
     store: DiskStore,
     options: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
     *,
-    others: Sequence[DiskStore] = (),
+    mender: Mender | None = None,
     progress: Progress = SILENT,
     report: Report | None = None,
 ) -> list[Outcome]:
@@ -35,14 +35,13 @@ def verify_store(
     code. A file that is hard-linked to its object is read once. A look that ``max_time_s`` cuts short names the copies
     that it did not come to.
 
-    With ``repair`` a bad object gives way to sound bytes from this store or ``others``, also in the copies that are
-    hard links to it; stray markers and the work of dead processes are removed, and a copy that is what its ref says
-    gets the marker that it lacks. A copy that only differs from its ref is left: its project's contract is not known
-    here. One repair of a store goes on at a time.
+    With a ``mender`` a bad object gives way to sound bytes, also in the copies that are hard links to it; stray markers
+    and the work of dead processes are removed, and a copy that is what its ref says gets the marker that it lacks. A
+    copy that only differs from its ref is left: its project's contract is not known here. One repair of a store goes on
+    at a time.
     """
-    if not options.repair:
+    if mender is None:
         return _verify_store(store, options, None, progress=progress, report=report or ignore)
-    mender = Mender([store, *others], progress=progress)
     with ExitStack() as held:
         with suppress(MachineFailed):  # one that cannot be written to is looked at all the same
             held.enter_context(mender.repairing(store))
@@ -133,7 +132,7 @@ def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
 def _mend_object(mender: Mender, store: DiskStore, finding: Finding, digest: Digest) -> str:
     """Mend an object and say how. One that no copy needs is put aside where there are no sound bytes for it."""
     try:
-        kept = mender.mend_object(store, digest)
+        kept = mender.mend_object(store, digest, size_bytes=finding.size_bytes, copies=finding.copies)
     except NotFound:
         if finding.kind != "object-damaged" or finding.copies:
             raise
