@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from dm.plumbing.store.examine import Examiner
     from dm.plumbing.store.ground import Ground
     from dm.plumbing.store.ingest import Ingest, Ingested
-    from dm.plumbing.store.joining import Joiner
     from dm.plumbing.store.measure import Measured
     from dm.plumbing.store.prune import Pruned, Pruner, Unreached
     from dm.plumbing.store.publishing import Publication, Published
+    from dm.plumbing.store.sharing import Sharer
     from dm.plumbing.store.statcache import StatCache
     from dm.plumbing.store.unlocking import Unlocker
     from dm.plumbing.store.workspace import Workspace
@@ -470,11 +470,11 @@ class DiskStore:
 
         ``source`` is left as it is. Raises `ContentMismatch` when it is not (or not any more) what its digest says.
         """
-        with self._joining() as joiner:
-            if joiner.share(digest, source):
+        with self._sharing() as sharer:
+            if sharer.share(digest, source):
                 return self.object_path(digest)
         if self.ingest(source).digest != digest:
-            from dm.plumbing.store.joining import damaged_source
+            from dm.plumbing.store.sharing import damaged_source
 
             raise damaged_source(source, digest)
         return self.object_path(digest)
@@ -483,8 +483,8 @@ class DiskStore:
         """Put a link to the blob in the place of a file below this root that has its bytes; None where it stays: its
         bytes are others, it changed meanwhile, or no link works. The caller holds the copy's lock.
         """
-        with self._joining() as joiner:
-            return joiner.replace(digest, path, executable=executable)
+        with self._sharing() as sharer:
+            return sharer.replace(digest, path, executable=executable)
 
     # Unlocked copies
 
@@ -523,22 +523,22 @@ class DiskStore:
         ``measured`` is what they are, just read, and becomes their ref; None leaves objects and ref alone
         (``skip_checksum``). Raises `Refused` for what changes meanwhile; then the copy is still unlocked.
         """
-        from dm.plumbing.store.joining import Joiner
+        from dm.plumbing.store.sharing import Sharer
         from dm.plumbing.store.unlocking import Unlocker
 
         name = self.ref_name(copy)
         with self._work() as workspace:
             ground = self._survey(workspace)
-            joiner = None
+            sharer = None
             if measured is not None:
                 if ground.rungs:
-                    joiner = Joiner(self._layout, self._objects, workspace, rungs=ground.rungs)
+                    sharer = Sharer(self._layout, self._objects, workspace, rungs=ground.rungs)
                     with self._ingest() as ingest:
                         ingest.store_path(copy)
                 now = format_time(read_clock_ns())
                 self.write_ref(name, Ref(measured.digest, measured.size_bytes, measured.files, now, source_id))
             unlocker = Unlocker(self._layout, workspace, ground, durable=self.options.durable)
-            unlocker.close(copy, name, measured, joiner)
+            unlocker.close(copy, name, measured, sharer)
 
     def discard(self, copy: Path) -> None:
         """Remove a copy with its marker and its ref; objects stay. It goes by one rename: a kill leaves it whole, or
@@ -566,11 +566,11 @@ class DiskStore:
             yield Unlocker(self._layout, workspace, self._survey(workspace), durable=self.options.durable)
 
     @contextmanager
-    def _joining(self) -> Iterator[Joiner]:
-        from dm.plumbing.store.joining import Joiner
+    def _sharing(self) -> Iterator[Sharer]:
+        from dm.plumbing.store.sharing import Sharer
 
         with self._work() as workspace:
-            yield Joiner(self._layout, self._objects, workspace, rungs=self._survey(workspace).rungs)
+            yield Sharer(self._layout, self._objects, workspace, rungs=self._survey(workspace).rungs)
 
     def examiner(self, *, progress: Progress | None = None) -> Examiner:
         """Looks through the whole store: objects, refs, markers, leftovers. Changes nothing."""

@@ -19,12 +19,12 @@ from dm.plumbing.fs.publish import flush_file_systems, place
 from dm.plumbing.hashing import hash_blob
 from dm.plumbing.store.copying import PRIVATE_MODES, copy_privately
 from dm.plumbing.store.ground import Ground
-from dm.plumbing.store.joining import Joiner
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import put_marker
 from dm.plumbing.store.measure import Measured, measure_copy, scan_copy
 from dm.plumbing.store.ref_files import RefFiles, stage_ref
 from dm.plumbing.store.refs import Ref
+from dm.plumbing.store.sharing import Sharer
 from dm.plumbing.store.unlocked import forget_unlocked, note_unlocked
 from dm.plumbing.store.workspace import Workspace
 from dm.values import Digest
@@ -103,19 +103,19 @@ class Unlocker:
                 elif not status.st_mode & 0o200:
                     self._let_write(path)
 
-    def close(self, copy: Path, name: str, measured: Measured | None, joiner: Joiner | None) -> None:
-        """Make the files of a copy read-only again; with a ``joiner`` each that has an object shares its bytes.
+    def close(self, copy: Path, name: str, measured: Measured | None, sharer: Sharer | None) -> None:
+        """Make the files of a copy read-only again; with a ``sharer`` each that has an object shares its bytes.
 
         Raises `Refused` for a file that is not as ``measured`` any more; then the copy is still unlocked.
         """
         for path, blob_id in _pair(copy, measured):
             with machine_errors("lock", path):
                 executable = bool(os.lstat(path).st_mode & 0o100)
-                joined = False
-                if joiner is not None and blob_id is not None:
+                shared = False
+                if sharer is not None and blob_id is not None:
                     digest = Digest.of_blob(blob_id)
-                    joined = joiner.replace(digest, Path(os.fsdecode(path)), executable=executable) is not None
-                if not joined and blob_id is not None and hash_blob(path) != blob_id:
+                    shared = sharer.replace(digest, Path(os.fsdecode(path)), executable=executable) is not None
+                if not shared and blob_id is not None and hash_blob(path) != blob_id:
                     raise Refused(
                         f"cannot lock '{display_path(copy)}': '{display_path(path)}' is being written to",
                         hint="close what writes to it and say it again",
