@@ -40,11 +40,17 @@ class ArtifactPlace(NamedTuple):
 
 class ArtifactRoot(NamedTuple):
     """A folder in which artifacts may lie as ``<cachetype>[/<version>]/<hash>``; ``store_root`` is None for one that is
-    only read.
+    only read. ``scope`` and ``rungs`` as of `ArtifactPlace`.
     """
 
     folder: Path
     store_root: Path | None
+    scope: str = ""
+    rungs: tuple[Rung, ...] = ()
+
+    def locate(self, folder: Path) -> Location:
+        """An artifact's folder in it, as `Places.untrusted_place` takes it."""
+        return Location(folder, self.store_root, False, self.scope, self.rungs)
 
 
 def locate_artifact(
@@ -123,10 +129,14 @@ def list_artifact_roots(places: Places) -> list[ArtifactRoot]:
     own ``cache_dir``, ``store`` or ``scope``) is known to the state.
     """
     folders = [places.explicit_folder("datacache_dir"), places.composed_folder("cached")]
-    roots = {folder.folder: folder.store_root for folder in folders if folder is not None}
+    roots: dict[Path, ArtifactRoot] = {}
+    for each in folders:
+        if each is not None:
+            store_root = each.store_root or each.folder
+            roots.setdefault(each.folder, ArtifactRoot(each.folder, store_root, each.scope, each.rungs))
     for folder in _list_read_only(places):
-        roots.setdefault(folder, None)
-    return [ArtifactRoot(folder, store_root) for folder, store_root in roots.items()]
+        roots.setdefault(folder, ArtifactRoot(folder, None))
+    return list(roots.values())
 
 
 def _list_read_only(places: Places) -> list[Path]:
