@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import subprocess
-import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import dm
 from dm.environment import Environment
 from tests.fixtures.commands import Ask, assert_one_error, default_copy, write_manifest
-from tests.fixtures.homes import COMMAND_TIMEOUT_S, Home, RunDm
+from tests.fixtures.homes import Home, RunDm, RunInterpreter
 from tests.fixtures.seaweed import Bucket
 from tests.fixtures.servers import HttpServer
 
@@ -42,20 +41,11 @@ class RunPython(Protocol):
 
 
 @pytest.fixture
-def run_python(home: Home, project: Path) -> RunPython:
+def run_python(run_interpreter: RunInterpreter) -> RunPython:
     """Run ``python -P -c SCRIPT`` in the project (without it on the path: Python would import anything from there)."""
 
     def run(script: str, *, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-P", "-c", "import dm\n" + script],
-            cwd=project,
-            env={**home.variables(), **(env or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        return run_interpreter("-P", "-c", "import dm\n" + script, env=env)
 
     return run
 
@@ -313,6 +303,7 @@ def test_a_loader_of_the_callers_own_needs_nobodys_word_and_gets_no_code_of_the_
     assert not (project / "ran").exists()
 
 
+@pytest.mark.fresh_process
 def test_a_hostile_clones_files_do_not_take_the_place_of_libraries(
     run_python: RunPython, project: Path, http_server: HttpServer
 ) -> None:
@@ -489,6 +480,7 @@ def test_data_of_an_object_store_is_read_in_place(
 # start-up
 
 
+@pytest.mark.fresh_process
 def test_importing_dm_imports_no_loader(run_python: RunPython) -> None:
     script = """if True:
         import sys, dm.api

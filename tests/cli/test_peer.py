@@ -15,7 +15,7 @@ import pytest
 from dm.version import __version__
 from tests.fixtures.archives import make_archive
 from tests.fixtures.commands import NO_RETRIES, assert_one_error, default_copy, snapshot, write_manifest
-from tests.fixtures.homes import CHECKOUT, COMMAND_TIMEOUT_S, Home, RunDm
+from tests.fixtures.homes import CHECKOUT, COMMAND_TIMEOUT_S, Home, RunDm, RunInterpreter
 from tests.fixtures.servers import HttpServer
 
 Done = subprocess.CompletedProcess[str]
@@ -26,20 +26,11 @@ BODY = b"year,co2\n1959,315.98\n"
 
 
 @pytest.fixture
-def run_as_peer(home: Home, project: Path) -> RunAsPeer:
+def run_as_peer(run_interpreter: RunInterpreter, home: Home) -> RunAsPeer:
     """Run ``datamanifest-dm ARGUMENTS…`` from a folder that is not the project's."""
 
     def run(*arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
-        return subprocess.run(
-            [*PROGRAM, *map(str, arguments)],
-            cwd=cwd or home.path,
-            env={**home.variables(), **(env or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        return run_interpreter("-m", "dm.porcelain.cli.peer", *map(str, arguments), cwd=cwd or home.path, env=env)
 
     return run
 

@@ -22,7 +22,8 @@ from dm.plumbing.records.plain import quote
 from dm.porcelain.cli.app import PLUMBING, PORCELAIN
 from dm.porcelain.cli.trust import reveal
 from tests.fixtures.commands import NO_RETRIES, Ask, StartDm, assert_one_error, snapshot, wait_for, write_manifest
-from tests.fixtures.homes import COMMAND_TIMEOUT_S, Home, RunDm
+from tests.fixtures.forks import run_fresh
+from tests.fixtures.homes import COMMAND_TIMEOUT_S, Home, RunDm, RunInterpreter
 from tests.fixtures.machine import needs_root
 from tests.fixtures.servers import HttpServer
 from tests.fixtures.users import let_others_in, run_as_other_user
@@ -38,23 +39,14 @@ class RunPython(Protocol):
 
 
 @pytest.fixture
-def run_python(home: Home, project: Path) -> RunPython:
+def run_python(run_interpreter: RunInterpreter) -> RunPython:
     def run(script: str, *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
         code = (
             "import dm, sys\nfrom dm.errors import DmError\ntry:\n    "
             + "\n    ".join(script.splitlines())
             + "\nexcept DmError as error:\n    print(error.exit_status, error.code, error.message, '|', error.hint)\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", code],
-            cwd=cwd or project,
-            env={**home.variables(), **(env or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        done = run_interpreter("-P", "-c", code, cwd=cwd, env=env)
         assert 0 == done.returncode, done.stderr
         return done.stdout.strip()
 
@@ -498,18 +490,18 @@ class Clone:
 
         (``python -m dm`` would let Python import the clone's ``dm`` before any line of ours runs: docs/trust.md.)
         """
+        return self.run_script("import sys\nfrom dm.__main__ import main\nsys.exit(main())\n", *words)
+
+    def run_script(self, text: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of Python in the clone, started for this: what is imported already cannot be taken over."""
         script = self.programs.parent / "bin" / "dm"
         script.parent.mkdir(exist_ok=True)
-        script.write_text("import sys\nfrom dm.__main__ import main\nsys.exit(main())\n")
-        return subprocess.run(
-            [sys.executable, str(script), *words],
+        script.write_text(text)
+        return run_fresh(
+            [str(script), *words],
             cwd=self.root,
             env={**self.home.variables(), **self.variables()},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
             timeout=COMMAND_TIMEOUT_S,
-            check=False,
         )
 
     def heard(self) -> list[str]:
@@ -660,7 +652,7 @@ def list_command_lines(clone: Clone) -> Iterator[list[str]]:
     yield ["--version"]
     yield ["--help"]
     for name, variants in COMMAND_LINES.items():
-        for words in [*variants, ["--help"]]:
+        for words in variants:
             yield [name, *(word.format(**values) for word in words)]
 
 
@@ -685,14 +677,26 @@ def test_the_same_clone_runs_it_all_for_who_trusts_it(clone: Clone) -> None:
     assert expected | {"program-Rscript", "program-julia", "program-datamanifest-cobol"} <= set(clone.heard())
 
 
+def test_a_hostile_clone_runs_nothing_when_help_is_asked_for(clone: Clone) -> None:
+    lines = [[name, "--help"] for name in COMMAND_LINES]
+    script = "import json, sys\nfrom dm.porcelain.cli.app import run\n"
+    script += "sys.exit(any([run(line) for line in json.loads(sys.argv[1])]))\n"
+    done = clone.run_script(script, json.dumps(lines))
+    assert (0, "") == (done.returncode, done.stderr)
+    assert all(f"Usage: dm {name} " in done.stdout for name in COMMAND_LINES)
+    assert [] == clone.heard()
+
+
+@pytest.mark.fresh_process
 def test_a_hostile_clone_runs_nothing_for_other_tools_and_python(clone: Clone, run_python: RunPython) -> None:
     names = ["shell", "script", "older", "fetcher", "explicit", "pythonic", "julia", "r", "peer", "loader", "opened"]
+    calls = "for call in dm.load, dm.fetch, dm.status:\n    try:\n        call({name!r}); print()\n"
+    calls += "    except DmError as error:\n        print(error.exit_status, error.code)"
     for name in [*names, "pickle", "plain", "place", "absolute", "needs"]:
-        for call in (f"dm.load('{name}')", f"dm.fetch('{name}')", f"dm.status('{name}')"):
-            told = run_python(call, cwd=clone.root, env=clone.variables())
-            assert [] == clone.heard(), call
-            if name in names and "status" not in call and name not in ("loader", "opened"):
-                assert told.startswith("6 untrusted "), (call, told)
+        told = run_python(calls.format(name=name), cwd=clone.root, env=clone.variables())
+        assert [] == clone.heard(), name
+        if name in names and name not in ("loader", "opened"):
+            assert ["6 untrusted"] * 2 == told.splitlines()[:2], (name, told)
     answering = "from dm.porcelain.cli.peer import main\nsys.argv = ['datamanifest-dm', 'fetch', 'shell', "
     run_python(
         f"{answering}'--datasets-toml', 'datamanifest.toml']\ntry:\n    main()\nexcept SystemExit:\n    pass",
@@ -790,6 +794,7 @@ def test_show_and_doctor_say_whether_it_is_trusted(run_dm: RunDm, ask: Ask, proj
     assert "allowed" not in run_dm("doctor").stdout
 
 
+@pytest.mark.fresh_process
 @pytest.mark.parametrize("words", [["status"], ["list"], ["verify"], ["fetch"]])
 def test_a_manifest_without_code_costs_nothing(
     run_python: RunPython, project: Path, http_server: HttpServer, words: list[str]
