@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +22,14 @@ from dm.values import Digest
 class Plan(NamedTuple):
     """All that a blob or tree is made of: folders (outermost first), files and links by relative name.
 
-    A blob is one file with the name ``b""``.
+    A blob is one file with the name ``b""``. ``exposed`` are the blobs whose objects are not as read-only as a file.
     """
 
     folders: list[bytes]
     files: list[tuple[bytes, bytes, bool]]
     links: list[tuple[bytes, bytes]]
     size_bytes: int
+    exposed: Set[bytes] = frozenset()
 
     @property
     def files_count(self) -> int:
@@ -60,8 +61,8 @@ class Checkout:
         Raises `NotFound`, `ContentMismatch`, and `Refused` for a tree that holds a store's folder or a marker.
         """
         if not digest.is_tree:
-            self._objects.require([(digest.raw, None)], progress=self._progress)
-            return Plan([], [(b"", digest.raw, False)], [], self._objects.size(digest))
+            exposed = self._objects.require([(digest.raw, None)], progress=self._progress)
+            return Plan([], [(b"", digest.raw, False)], [], self._objects.size(digest), exposed)
         plan = Plan([], [], [], 0)
         sizes: dict[bytes, int] = {}
         total = 0
@@ -83,8 +84,8 @@ class Checkout:
                     plan.links.append((path, raw))
                 else:
                     plan.files.append((path, raw, mode == EXECUTABLE_MODE))
-        self._objects.require(list(sizes.items()), tree=digest.raw, progress=self._progress)
-        return plan._replace(size_bytes=total)
+        exposed = self._objects.require(list(sizes.items()), tree=digest.raw, progress=self._progress)
+        return plan._replace(size_bytes=total, exposed=exposed)
 
     def build(self, plan: Plan, staged: str, *, modes: Sequence[LinkMode], strict: bool) -> Built:
         """Build a plan at ``staged``, where nothing lies. Files are read-only; folders can be written by their owner.
@@ -92,7 +93,8 @@ class Checkout:
         With ``strict`` a file that none of ``modes`` can make is an error, else it is copied. Executables are reflinked
         or copied.
         """
-        ladder = _Ladder(modes, strict=strict)
+        unfit = self._objects.protect(plan.exposed) if plan.exposed and "hardlink" in modes else frozenset()
+        ladder = _Ladder(modes, strict=strict, unfit=frozenset(map(self._layout.object_path, unfit)))
         with machine_errors("check out to", staged):
             if not plan.folders and len(plan.files) == 1 and not plan.files[0][0]:
                 ladder.link(self._layout.object_path(plan.files[0][1]), staged, executable=False)
@@ -132,8 +134,9 @@ _HARDLINK = LINK_MODES.index("hardlink")
 class _Ladder:
     """Links file after file, and remembers how far down it had to go."""
 
-    def __init__(self, modes: Sequence[LinkMode], *, strict: bool) -> None:
+    def __init__(self, modes: Sequence[LinkMode], *, strict: bool, unfit: Set[str]) -> None:
         self._modes = tuple(modes)
+        self._unfit = unfit  # objects that no file may be a hard link to
         self._executable: tuple[LinkMode, ...] = ("reflink", "copy") if "reflink" in self._modes else ("copy",)
         self._strict = strict
         self._hardlinks_first = self._modes[:1] == ("hardlink",)
@@ -145,6 +148,12 @@ class _Ladder:
         if executable:
             self.all_hardlinks = False
             link_file(source, target, modes=self._executable, executable=True)
+            return
+        if self._unfit and os.fsdecode(source) in self._unfit:
+            self.all_hardlinks = False
+            modes = tuple(mode for mode in self._modes if mode != "hardlink")
+            mode = link_file(source, target, modes=modes if self._strict else (*modes, "copy"))
+            self._lowest = max(self._lowest, LINK_MODES.index(mode))
             return
         if self._hardlinks_first:
             # The whole ladder costs as much again as the link: only where this does not work.

@@ -31,11 +31,14 @@ _TREE_MODES = (b"100644 ", b"100755 ", b"120000 ", b"040000 ")
 
 
 class Examined(NamedTuple):
-    """Objects that were looked at, by id: those that are ``sound``, that have other bytes, that are not there."""
+    """Objects that were looked at, by id: those that are ``sound``, that have other bytes, that are not there; and the
+    ``exposed``, sound or not, that are not read-only or can be executed: a hard link to one would be so too.
+    """
 
     sound: set[bytes]
     damaged: set[bytes]
     missing: set[bytes]
+    exposed: set[bytes]
 
 
 class LooseObjects:
@@ -98,16 +101,18 @@ class LooseObjects:
         *,
         tree: bytes | None = None,
         progress: Progress = SILENT,
-    ) -> None:
-        """Make sure that these blobs (id, and size where known) can be used. Raises `NotFound`, `ContentMismatch`.
+    ) -> set[bytes]:
+        """Make sure that these blobs (id, and size where known) can be used; return the `Examined.exposed` ones.
 
-        ``tree`` is the tree that they are all of, if there is one: the stat cache keeps them together.
+        ``tree`` is the tree that they are all of, if there is one: the stat cache keeps them together. Raises
+        `NotFound` and `ContentMismatch`.
         """
         examined = self.examine(wanted, tree=tree, progress=progress)
         for raw in sorted(examined.missing):
             raise self._missing(Digest.of_blob(raw))
         for raw in sorted(examined.damaged):
             raise self._damaged(Digest.of_blob(raw))
+        return examined.exposed
 
     def examine(
         self,
@@ -134,7 +139,21 @@ class LooseObjects:
         damaged.update(each.raw for each in seen if each.raw not in sound)
         if unread and self._cache is not None:
             self._record(seen, ids, tree, clock_ns)
-        return Examined(sound, damaged, missing)
+        exposed = {each.raw for each in seen if stat.S_IMODE(each.status.st_mode) & ~0o444}
+        return Examined(sound, damaged, missing, exposed)
+
+    def protect(self, exposed: Iterable[bytes]) -> set[bytes]:
+        """Make objects read-only again, and with them the files that are hard links to them; somebody changed their
+        mode. Return those that cannot be (another user's, a read-only file system): no file may be a link to them.
+        """
+        stay = set()
+        for raw in exposed:
+            path = self._layout.object_path(raw)
+            try:
+                os.chmod(path, os.stat(path).st_mode & 0o444)
+            except OSError:
+                stay.add(raw)
+        return stay
 
     def record_linked(
         self, tree: bytes, entries: Iterable[Entry], ids: Iterable[bytes], *, clock_ns: int

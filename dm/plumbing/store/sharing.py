@@ -56,7 +56,8 @@ class Sharer:
 
     def replace(self, digest: Digest, path: Path, *, executable: bool) -> LinkMode | None:
         """Put a link to the object in the place of a file with its bytes; None where it stays."""
-        self._objects.require([(digest.raw, None)])
+        if self._objects.protect(self._objects.require([(digest.raw, None)])) and "reflink" not in self._rungs:
+            return None
         with machine_errors("replace", path):
             if os.lstat(path).st_dev != os.lstat(self._work.folder).st_dev:
                 return None

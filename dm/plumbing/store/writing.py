@@ -50,6 +50,7 @@ class ObjectWriter:
         self._progress = progress
         self._staged: dict[bytes, str] = {}
         self._sound: set[bytes] = set()
+        self._unfit: set[bytes] = set()  # objects that no file may be a hard link to
         self._told = False
 
     def find_existing(self, wanted: Iterable[tuple[bytes, int]], *, tree: bytes | None = None) -> bool:
@@ -63,6 +64,8 @@ class ObjectWriter:
             return False
         examined = self.objects.examine(there.items(), tree=tree, progress=self._progress)
         sound.update(examined.sound)
+        if examined.exposed and "hardlink" in self.ground.rungs:
+            self._unfit |= self.objects.protect(examined.exposed & examined.sound)
         for raw in sorted(examined.damaged):
             self._set_aside(raw)
         return True
@@ -181,7 +184,8 @@ class ObjectWriter:
         source = self._layout.object_path(raw)
         if os.path.samefile(source, path):
             return
-        modes: tuple[LinkMode, ...] = self.ground.executable_rungs if executable else self.ground.rungs
+        apart = executable or raw in self._unfit
+        modes: tuple[LinkMode, ...] = self.ground.executable_rungs if apart else self.ground.rungs
         modes = tuple(mode for mode in modes if mode != "copy")
         if not modes:
             return

@@ -13,10 +13,11 @@ from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.objects import TreeEntry
-from dm.plumbing.store.publishing import Published
+from dm.plumbing.store.publishing import Publication, Published
 from dm.plumbing.store.statcache import StatCache
 from dm.values import Digest
 from tests.fixtures.machine import MakeTmpfs
+from tests.fixtures.users import let_others_in, run_as_other_user
 
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -206,3 +207,46 @@ def test_a_store_that_cannot_be_written_to_is_checked_out_from(store: DiskStore,
         # Two mounts of one file system: no links between them, but within each.
         forget_impossible_modes()
     assert measure_copy(tmp_path / "new").digest == digest
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o644])
+def test_what_is_linked_to_an_object_whose_mode_somebody_changed_is_read_only(
+    store: DiskStore, tmp_path: Path, mode: int
+) -> None:
+    first = tmp_path / "root/datasets/hello.txt"
+    store.put_blob(b"hello\n")
+    store.publish_object(HELLO, first)
+    digest = store.ingest(make_folder(tmp_path / "own")).digest
+    checked_out, published = tmp_path / "new", tmp_path / "root/datasets/published"
+
+    first.chmod(mode)  # the object's too: it is the same file
+    store.checkout(digest, checked_out)
+    first.chmod(mode)
+    store.publish([Publication(make_folder(tmp_path / "root/staged"), published)])
+
+    assert [digest, digest] == [measure_copy(copy).digest for copy in (checked_out, published)]
+    names = [store.object_path(HELLO), first, checked_out / "hello.txt", published / "hello.txt"]
+    assert {0o444 & ~UMASK} == {stat.S_IMODE(path.stat().st_mode) for path in names}
+    assert all(path.samefile(first) for path in names)
+
+
+def test_a_file_is_no_link_to_an_object_whose_mode_only_another_user_may_mend(
+    store: DiskStore, tmp_path: Path
+) -> None:
+    store.put_blob(b"hello\n")
+    store.object_path(HELLO).chmod(0o777)
+    let_others_in(tmp_path)
+    tmp_path.chmod(0o777)
+    modules = "sys, stat, pathlib, mmap, dm.plumbing.store.disk, dm.plumbing.store.checkout, dm.values"
+    script = """
+from dm.plumbing.store.disk import DiskStore, StoreOptions
+store = DiskStore(pathlib.Path(sys.argv[1]), options=StoreOptions(link=("hardlink",)))
+print(store.checkout(dm.values.Digest.parse(sys.argv[2]), pathlib.Path(sys.argv[3])))
+"""
+
+    copy = tmp_path / "copy"
+    told, errors = run_as_other_user(script, str(store.root), str(HELLO), str(copy), modules=modules)
+
+    assert "copy\n" == told, errors
+    assert 0o444 & ~UMASK == stat.S_IMODE(copy.stat().st_mode)
+    assert 0o777 == stat.S_IMODE(store.object_path(HELLO).stat().st_mode)
