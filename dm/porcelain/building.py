@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.store.copying import copy_privately
-from dm.plumbing.store.joining import damaged_source
 from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE
+from dm.plumbing.store.sharing import damaged_source
 from dm.porcelain.sound_bytes import SoundBytes, is_sound, not_in_reach
 from dm.values import Digest
 

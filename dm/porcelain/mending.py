@@ -17,9 +17,9 @@ from dm.errors import NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of
-from dm.plumbing.store.joining import damaged_source
 from dm.plumbing.store.markers import has_marker, put_marker, refuse_foreign_marker, remove_marker
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry
+from dm.plumbing.store.sharing import damaged_source
 from dm.plumbing.store.verify import compare_copy
 from dm.porcelain.sound_bytes import SoundBytes, is_sound, not_in_reach
 from dm.progress import SILENT, Progress
