@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from tests.fixtures.commands import Ask, default_copy, snapshot, store_root, write_manifest
+from tests.fixtures.commands import Answer, Ask, default_copy, snapshot, store_root, write_manifest
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
 
@@ -176,3 +176,69 @@ def test_a_path_that_no_store_knows_is_exit_3(tmp_path: Path, run_dm: RunDm) -> 
 def test_all_goes_without_names(project: Path, run_dm: RunDm) -> None:
     write_manifest(project)
     assert 2 == run_dm("verify", "--all", "a").returncode
+
+
+def test_no_time_leaves_objects_unread_and_says_how_many(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    folder = store_folder(home, run_dm, tmp_path)
+    overwrite(folder / "sub" / "c", b"X")
+    answer = ask("verify", "--all", "--max-time", "0")
+    assert 0 == answer.status
+    [told] = [item for item in answer.outcomes if (item["path"] or "").endswith(".dm/objects")]
+    assert ("skipped", "time-up") == (told["status"], told["code"])
+    assert told["message"].startswith("5 of 5 objects (")
+    assert told["message"].endswith("bytes) are still to be read: the time is up; called again, it goes on there")
+    assert 4 == ask("verify", "--all").status
+
+
+def test_all_within_a_time_goes_on_where_it_stopped(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    store_folder(home, run_dm, tmp_path)
+    objects = sorted(path for path in (store_root(home) / ".dm" / "objects").rglob("*") if path.is_file())
+    record = store_root(home) / ".dm" / "looked"
+    record.write_text(f"2020-01-01T00:00:00Z 2026-01-01T00:00:00Z {objects[2].parent.name}{objects[2].name}\n")
+    answer = ask("verify", "--all", "--max-time", "1h")
+    assert (0, "3 objects are sound, 2 were read by an earlier call") == (answer.status, told_of_objects(home, answer))
+    assert "2026-01-01T00:00:00Z - -\n" == record.read_text()
+    assert "5 objects are sound" == told_of_objects(home, ask("verify", "--all", "--max-time", "1h"))
+
+
+def told_of_objects(home: Home, answer: Answer) -> str:
+    [told] = [item["message"] for item in answer.outcomes if item["path"] == str(store_root(home))]
+    return str(told)
+
+
+def test_older_than_passes_over_objects_that_were_all_read_lately(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    folder = store_folder(home, run_dm, tmp_path)
+    record = store_root(home) / ".dm" / "looked"
+    assert 0 == ask("verify", "--all").status
+    whole = record.read_text().split()[0]
+    overwrite(folder / "sub" / "c", b"X")
+    answer = ask("verify", "--all", "--older-than", "30d")
+    assert (0, f"its objects are not read again: all were since {whole}") == (
+        answer.status, told_of_objects(home, answer),
+    )  # fmt: skip
+    record.write_text("2020-01-01T00:00:00Z - -\n")
+    for _ in range(2):  # a look that found damage does not count
+        assert 4 == ask("verify", "--all", "--older-than", "30d").status
+        assert record.read_text().startswith("2020")
+
+
+def test_all_quick_says_what_it_did_not_read(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    store_folder(home, run_dm, tmp_path)
+    for path in (store_root(home) / ".dm" / "objects").rglob("*"):
+        os.utime(path, ns=(1, 1))  # as if it was written long ago
+    assert 0 == ask("verify", "--all").status
+    told = told_of_objects(home, ask("verify", "--all", "--quick"))
+    assert told.startswith("5 objects are sound; ")
+    assert told.endswith(" bytes not read: their stat data are unchanged")

@@ -17,10 +17,10 @@ from dm.errors import DmError
 from dm.plumbing.fs.flock import open_lock_file, try_flock, unlock
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.temporary import is_temporary
-from dm.plumbing.hashing import hash_blobs, tree_id_of
+from dm.plumbing.hashing import tree_id_of
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import MARKER_NAME, has_marker
-from dm.plumbing.store.measure import SeenFile, SeenFiles
+from dm.plumbing.store.object_look import ExaminedObjects, ObjectLook, ObjectReader, is_hex
 from dm.plumbing.store.objects import FOLDER_MODE, TreeEntry, decode_tree
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.unlocked import list_unlocked
@@ -47,8 +47,6 @@ DAMAGE = frozenset({"object-damaged", "object-missing"})
 
 #: Folders that hold no copies.
 _LEFT_OUT = frozenset((".dm", ".git", ".hg", ".datamanifest"))
-_ROUND_FILES = 8192
-_ROUND_BYTES = 4 << 30
 
 
 class Finding(NamedTuple):
@@ -64,73 +62,30 @@ class Finding(NamedTuple):
     size_bytes: int | None = None
 
 
-class ExaminedObjects(NamedTuple):
-    """What reading every object found: those that are sound, by id, with the bytes of their files, the entries of the
-    trees among them, the bytes read, and what was seen of hard-linked files.
-    """
-
-    sound: dict[bytes, int]
-    damaged: dict[bytes, Path]
-    trees: dict[bytes, list[TreeEntry]]
-    read_bytes: int
-    seen: SeenFiles
-
-
 class Examiner:
     """Looks through one store; one examination at a time."""
 
     def __init__(self, layout: Layout, *, progress: Progress = SILENT) -> None:
         self._layout = layout
         self._progress = progress
-        self._roots: set[bytes] = set()  # trees that refs name
-        self._sizes: dict[bytes, int | None] = {}  # of files that refs name
+        self._trees: set[bytes] = set()  # trees that refs lead to
+        self._sizes: dict[bytes, int | None] = {}  # of files that refs lead to
 
-    def read_objects(self) -> ExaminedObjects:
-        """Read every object, on all cores and in bounded memory. What is interrupted changed nothing.
-
-        Raises `MachineFailed` when something cannot be read.
-        """
-        found: list[tuple[bytes, os.stat_result]] = []
-        with machine_errors("read the objects in", self._layout.objects):
-            found.extend(self._list_objects())
-        examined = ExaminedObjects({}, {}, {}, sum(status.st_size for _, status in found), {})
-        with self._progress.start("objects", total=examined.read_bytes) as task:
-            for some in _share_out(found):
-                names = [_name_of(raw) for raw, _ in some]
-                sizes = [status.st_size for _, status in some]
-                ids = hash_blobs(self._layout.objects, names, sizes, task)
-                for (raw, status), blob_id in zip(some, ids, strict=True):
-                    self._judge(raw, status, blob_id, examined)
-        return examined
-
-    def _judge(self, raw: bytes, status: os.stat_result, blob_id: bytes, examined: ExaminedObjects) -> None:
-        path = self._layout.object_path(raw)
-        if blob_id == raw:
-            examined.sound[raw] = status.st_size
-            if status.st_nlink > 1:
-                stamp = SeenFile(status.st_size, status.st_mtime_ns, status.st_ctime_ns, raw)
-                examined.seen[status.st_dev, status.st_ino] = stamp
-            return
-        with machine_errors("read the object", path), open(path, "rb") as file:
-            data = file.read()
-        if tree_id_of(data) == raw:
-            try:
-                examined.trees[raw] = decode_tree(data)
-            except DmError:  # whoever wrote it hashed nonsense
-                examined.damaged[raw] = Path(path)
-                return
-            examined.sound[raw] = status.st_size
-            return
-        examined.damaged[raw] = Path(path)
+    def read_objects(self, look: ObjectLook = ObjectLook()) -> ExaminedObjects:  # noqa: B008 - frozen
+        """Read every object, or those that ``look`` allows; as `ObjectReader.read`."""
+        return ObjectReader(self._layout, look, self._progress).read()
 
     def find_object_faults(self, examined: ExaminedObjects) -> Iterator[Finding]:
-        """Each object that is damaged, missing below a tree that is here, or none at all, with the copies it is of."""
+        """Each object that is damaged, missing below a tree that is here, or none at all, with the copies it is of.
+
+        Of objects that were not read nothing is said.
+        """
         promised = {entry.id: entry for entries in examined.trees.values() for entry in entries}
-        missing = {raw for raw in promised if raw not in examined.sound and raw not in examined.damaged}
+        missing = {raw for raw in promised if raw not in examined.present}
         copies = self._find_users(examined, missing | examined.damaged.keys())
         for raw in sorted(missing | examined.damaged.keys()):
             entry = promised.get(raw)
-            is_tree = raw in self._roots or (entry is not None and entry.mode == FOLDER_MODE)
+            is_tree = raw in self._trees or (entry is not None and entry.mode == FOLDER_MODE)
             digest = Digest.of_tree(raw) if is_tree else Digest.of_blob(raw)
             kind: FindingKind = "object-missing" if raw in missing else "object-damaged"
             message = f"its bytes are not those of {digest.short}"
@@ -214,30 +169,14 @@ class Examiner:
 
     # Inside
 
-    def _list_objects(self) -> Iterator[tuple[bytes, os.stat_result]]:
-        if not self._layout.is_there():
-            return
-        top = os.fspath(self._layout.objects)
-        for folder in sorted(os.listdir(top)):
-            if not _is_hex(folder, 2):
-                continue
-            for name in sorted(os.listdir(f"{top}/{folder}")):
-                if _is_hex(name, 62):
-                    try:
-                        status = os.lstat(f"{top}/{folder}/{name}")
-                    except FileNotFoundError:
-                        continue  # pruned meanwhile
-                    if stat.S_ISREG(status.st_mode):
-                        yield bytes.fromhex(folder + name), status
-
     def _list_strays(self) -> Iterator[Finding]:
         message = "it lies among the objects and is none"
         for folder in _list_folder(self._layout.objects):
-            if not _is_hex(folder.name, 2) or not folder.is_dir():
+            if not is_hex(folder.name, 2) or not folder.is_dir():
                 yield Finding("object-stray", folder, message)
                 continue
             for path in _list_folder(folder):
-                if not _is_hex(path.name, 62) or not stat.S_ISREG(path.lstat().st_mode):
+                if not is_hex(path.name, 62) or not stat.S_ISREG(path.lstat().st_mode):
                     yield Finding("object-stray", path, message)
 
     def _list_ref_names(self) -> Iterator[tuple[str, Ref | DmError]]:
@@ -267,19 +206,34 @@ class Examiner:
         users: dict[bytes, list[str]] = {raw: [] for raw in wanted}
         for name, ref in self._read_refs() if wanted else ():
             if ref.digest is not None and ref.digest.is_tree:
-                self._roots.add(ref.digest.raw)
+                self._trees.add(ref.digest.raw)
             elif ref.digest is not None:
                 self._sizes[ref.digest.raw] = ref.size_bytes
-            waiting = [] if ref.digest is None else [ref.digest.raw]
+            waiting = [] if ref.digest is None else [(ref.digest.raw, ref.digest.is_tree)]
             seen: set[bytes] = set()
             while waiting:
-                raw = waiting.pop()
+                raw, is_tree = waiting.pop()
                 if raw not in seen:
                     seen.add(raw)
                     if raw in users:
                         users[raw].append(name)
-                    waiting.extend(entry.id for entry in examined.trees.get(raw, ()))
+                    if is_tree:
+                        for entry in self._find_entries(raw, examined):
+                            waiting.append((entry.id, entry.mode == FOLDER_MODE))
+                            self._sizes[entry.id] = entry.size
+                            if entry.mode == FOLDER_MODE:
+                                self._trees.add(entry.id)
         return users
+
+    def _find_entries(self, raw: bytes, examined: ExaminedObjects) -> list[TreeEntry]:
+        """The entries of a tree, also of one that was not come to in this look; none of one that is not sound."""
+        if raw not in examined.trees and raw in examined.present and raw not in examined.damaged:
+            try:
+                data = Path(self._layout.object_path(raw)).read_bytes()
+                examined.trees[raw] = decode_tree(data) if tree_id_of(data) == raw else []
+            except (OSError, DmError):
+                examined.trees[raw] = []
+        return examined.trees.get(raw, [])
 
     def _ref_of(self, path: Path) -> str:
         return path.relative_to(self._layout.root).as_posix()
@@ -287,28 +241,6 @@ class Examiner:
     def _has_marker(self, copy: Path) -> bool:
         with machine_errors("look at", copy):
             return has_marker(copy, is_folder=copy.is_dir())
-
-
-def _share_out(found: list[tuple[bytes, os.stat_result]]) -> Iterator[list[tuple[bytes, os.stat_result]]]:
-    some: list[tuple[bytes, os.stat_result]] = []
-    size_bytes = 0
-    for each in found:
-        some.append(each)
-        size_bytes += each[1].st_size
-        if len(some) >= _ROUND_FILES or size_bytes >= _ROUND_BYTES:
-            yield some
-            some, size_bytes = [], 0
-    if some:
-        yield some
-
-
-def _name_of(raw: bytes) -> bytes:
-    name = raw.hex()
-    return f"{name[:2]}/{name[2:]}".encode()
-
-
-def _is_hex(name: str, length: int) -> bool:
-    return len(name) == length and not name.strip("0123456789abcdef")
 
 
 def _list_folder(folder: Path) -> list[Path]:

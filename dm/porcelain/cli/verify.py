@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dm.environment import read_monotonic_s
 from dm.errors import DmError, NotFound, UsageError
 from dm.plumbing.cli.frame import Session, command
 from dm.plumbing.cli.stores import open_places_here, open_store, root_option
@@ -58,7 +59,7 @@ def COMMAND(  # noqa: N802
         raise UsageError("--all goes without names", hint="name a store's folder to verify it whole")
     if quick and contract:
         raise UsageError("--quick reads no bytes that --contract could be computed of")
-    options = VerifyOptions(quick, contract, older_than, max_time, jobs or os.cpu_count() or 1, repair)
+    options = VerifyOptions(quick, contract, older_than, None, jobs or os.cpu_count() or 1, repair)
 
     def report(outcome: Outcome) -> None:
         if not session.json:
@@ -66,19 +67,39 @@ def COMMAND(  # noqa: N802
 
     datasets, paths = _sort(session, names)
     outcomes: list[Outcome] = []
+    project = None
     if datasets or not (names or root):
         project = None if everything and not _has_manifest(session) else session.open_project()
-        if project is not None:
-            try:
-                outcomes += verify(project, datasets, options, report=report)
-            finally:
-                project.close()
     roots = [os.fspath(each) for each in open_places_here(session).store_roots()] if everything and not root else []
-    for each in [*roots, *([root] if root else [])]:
-        outcomes += _verify_store(session, each, options, report)
+    roots += [root] if root else []
+    time = _Time(max_time, parts=(project is not None) + len(roots) + len(paths))
+    if project is not None:
+        try:
+            outcomes += verify(project, datasets, time.give(options), report=report)
+        finally:
+            project.close()
+    for each in roots:
+        outcomes += _verify_store(session, each, time.give(options), report)
     for path in paths:
-        outcomes += _verify_path(session, path, options, report)
+        outcomes += _verify_path(session, path, time.give(options), report)
     session.finish(outcomes, draw=lambda found: draw_summary(session, found))
+
+
+class _Time:
+    """The time that a command may take, shared out: each of its parts gets an equal part of what is left."""
+
+    def __init__(self, total_s: float | None, *, parts: int) -> None:
+        self._end_s = None if total_s is None else read_monotonic_s() + total_s
+        self._parts = parts
+
+    def give(self, options: VerifyOptions) -> VerifyOptions:
+        """The options for the next part."""
+        if self._end_s is None:
+            return options
+        now_s = read_monotonic_s()
+        share_s = max(0.0, self._end_s - now_s) / max(1, self._parts)
+        self._parts -= 1
+        return options._replace(deadline_s=now_s + share_s)
 
 
 def _has_manifest(session: Session) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dm.environment import format_time, read_clock_ns, read_monotonic_s
+from dm.environment import format_time, read_clock_ns
 from dm.porcelain.looking import Look, look_at_all
 from dm.progress import Progress
 from dm.values import Outcome
@@ -15,15 +15,15 @@ Report = Callable[[Outcome], None]
 
 class VerifyOptions(NamedTuple):
     """How to look. ``quick``: unchanged stat data stand for bytes. ``contract``: the manifest's ``checksum`` is
-    computed in any case. ``older_than_s``: only what was not read whole for so many seconds. ``max_time_s``: begin
-    nothing after that, and begin with what was not read for longest. ``jobs``: copies read at once. ``repair``: mend
-    what is broken, from any sound copy in reach, else from the source.
+    computed in any case. ``older_than_s``: only what was not read whole for so many seconds. ``deadline_s`` (of
+    `read_monotonic_s`): begin nothing after that, and begin with what was not read for longest. ``jobs``: copies read
+    at once. ``repair``: mend what is broken, from any sound copy in reach, else from the source.
     """
 
     quick: bool = False
     contract: bool = False
     older_than_s: float | None = None
-    max_time_s: float | None = None
+    deadline_s: float | None = None
     jobs: int = 2
     repair: bool = False
 
@@ -34,8 +34,7 @@ def look_at(
     if options.older_than_s is not None:
         before = format_time(read_clock_ns() - int(options.older_than_s * 1_000_000_000))
         looks = [look for look in looks if look.verified is None or look.verified <= before]
-    deadline_s = None if options.max_time_s is None else read_monotonic_s() + options.max_time_s
-    return look_at_all(looks, jobs=options.jobs, progress=progress, report=report, deadline_s=deadline_s)
+    return look_at_all(looks, jobs=options.jobs, progress=progress, report=report, deadline_s=options.deadline_s)
 
 
 def tell_unread(unread: int, size_bytes: int) -> str | None:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from dm.environment import read_monotonic_s
 from dm.errors import DmError, MachineFailed, NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.store.examine import DAMAGE, Finding
 from dm.porcelain.mending import Mender
 from dm.porcelain.verifying.copies import list_ref_names, verify_copies
+from dm.porcelain.verifying.objects import read_objects, record_round, tell_round
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore
 from dm.progress import SILENT, Progress
 from dm.values import Digest, Outcome
@@ -32,8 +32,9 @@ def verify_store(
     """Examine a whole store: every object against its name, refs, markers and leftovers, then every copy by its ref.
 
     Damage is a failed outcome (exit 4), a ref that cannot be read exit 7; what is only untidy is ``skipped`` with its
-    code. A file that is hard-linked to its object is read once. A look that ``max_time_s`` cuts short names the copies
-    that it did not come to.
+    code. A file that is hard-linked to its object is read once. A look that ``deadline_s`` cuts short says how many
+    objects are left, where the next one goes on, and names the copies that it did not come to. With ``older_than_s``
+    objects are read where the last look at all of them is that old, or one is under way.
 
     With a ``mender`` a bad object gives way to sound bytes, also in the copies that are hard links to it; stray markers
     and the work of dead processes are removed, and a copy that is what its ref says gets the marker that it lacks. A
@@ -57,36 +58,32 @@ def _verify_store(
     report: Report,
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    begun_s = read_monotonic_s()
     examiner = store.examiner(progress=progress)
-    objects = examiner.read_objects() if store.exists() else None
+    done = read_objects(store, examiner, options)
+    objects = done.examined
     findings: list[Finding] = []
     if objects is not None:
         findings += examiner.find_object_faults(objects)
-        findings += examiner.find_ref_faults()
+    findings += examiner.find_ref_faults()
     findings += examiner.find_place_faults()
     inodes = frozenset() if mender is None else frozenset(_list_inodes(store, findings))
     for finding in findings:
         outcomes.append(_describe(finding) if mender is None else _tidy(mender, store, finding))
         report(outcomes[-1])
-    if objects is None:
+    left = any(outcome.failed and outcome.code in DAMAGE for outcome in outcomes)
+    record_round(done, options, damaged=left)
+    for outcome in tell_round(done, options, damaged=any(finding.kind in DAMAGE for finding in findings)):
+        outcomes.append(outcome)
+        report(outcome)
+    if not store.exists():
         return outcomes
-    total = sum(objects.sound.values())
-    if not any(finding.kind in DAMAGE for finding in findings):
-        sound = Outcome(
-            os.fspath(store.root), "ok", path=store.root, state="clean", size_bytes=total,
-            message=f"{len(objects.sound)} objects are sound",
-        )  # fmt: skip
-        outcomes.append(sound)
-        report(sound)
-    if options.max_time_s is not None:
-        options = options._replace(max_time_s=max(0.0, options.max_time_s - (read_monotonic_s() - begun_s)))
+    seen = {} if objects is None else objects.seen
     lost = {finding.copies[0] for finding in findings if finding.kind in ("copy-missing", "ref-malformed")}
     names = [name for name in list_ref_names(store) if name not in lost]
     return [
         *outcomes,
         *verify_copies(
-            store, names, options, seen=objects.seen, mender=mender, inodes=inodes, progress=progress, report=report
+            store, names, options, seen=seen, mender=mender, inodes=inodes, progress=progress, report=report
         ),
     ]
 

@@ -1,0 +1,140 @@
+"""Objects are read within a time: what was not come to is never called missing or damaged; the next look goes on."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dm.environment import read_monotonic_s
+from dm.plumbing.store.disk import DiskStore
+from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.look_record import LookRecord, read_look, write_look
+from dm.plumbing.store.object_look import ObjectLook
+from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.statcache import StatCache
+from dm.progress import SILENT
+from tests.unit.store.test_examine import blob, make_store
+
+
+class Slow:
+    """A progress that lets time pass until a deadline, once something was read."""
+
+    def __init__(self, until_s: float) -> None:
+        self._until_s = until_s
+
+    def start(self, label: str, **options: Any) -> Any:
+        task, until_s = SILENT.start(label, **options), self._until_s
+
+        class SlowTask(type(task)):  # type: ignore[misc]
+            def advance(self, amount: int) -> None:
+                while read_monotonic_s() < until_s:
+                    time.sleep(0.01)
+
+        return SlowTask()
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+def break_object(store: DiskStore, raw: bytes, *, same_stat: bool = False) -> None:
+    path = Path(Layout(store.root).object_path(raw))
+    about = path.stat()
+    data = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    if same_stat:
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def test_looks_that_are_cut_short_read_each_object_once_between_them(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path / "root")
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(1500):
+        (folder / str(number)).write_bytes(b"%d" % number)
+    store.ingest(folder)
+    expected = {digest.raw for digest, _ in store.list_objects()}
+    deadline_s = read_monotonic_s() + 0.3
+    first = store.examiner(progress=Slow(deadline_s)).read_objects(ObjectLook(deadline_s=deadline_s))
+    assert first.next is not None and 0 < first.left < 1501
+    assert (1501, first.left) == (len(first.present), 1501 - len(first.sound))
+    assert first.left_bytes == sum(size for raw, size in first.present.items() if raw not in first.sound)
+    second = store.examiner().read_objects(ObjectLook(start=first.next))
+    assert (None, 0) == (second.next, second.left)
+    assert expected == first.sound.keys() | second.sound.keys()
+    assert not first.sound.keys() & second.sound.keys()
+
+
+def test_an_object_that_was_not_come_to_is_neither_missing_nor_damaged(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    for digest, _ in store.list_objects():
+        if not digest.is_tree:
+            break_object(store, digest.raw)
+    examiner = store.examiner()
+    nothing = examiner.read_objects(ObjectLook(deadline_s=read_monotonic_s() - 1))
+    assert [] == list(examiner.find_object_faults(nothing))
+    assert (0, len(nothing.present)) == (nothing.read_bytes, nothing.left)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_copies_of_a_damaged_object_are_named_whichever_trees_were_read(tmp_path: Path, before: bool) -> None:
+    store = make_store(tmp_path)
+    bad = blob(b"22")
+    start = bad.raw if before else None
+    break_object(store, bad.raw)
+    examiner = store.examiner()
+    [finding] = examiner.find_object_faults(examiner.read_objects(ObjectLook(start=start)))
+    assert ("object-damaged", bad, ("folder",), 2) == (finding.kind, finding.digest, finding.copies, finding.size_bytes)
+
+
+def test_quick_reads_what_changed_and_says_what_it_believed(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    publish_two(store, tmp_path)
+    cache = StatCache(tmp_path / "stat.db")
+    whole = store.examiner().read_objects(ObjectLook(stat_cache=cache))
+    assert 0 == whole.trusted_bytes
+    # What was written within the clock's tick is not believed: that the times are older is the test's own doing.
+    for raw in whole.present:
+        os.utime(Layout(store.root).object_path(raw), ns=(1, 1))
+    store.examiner().read_objects(ObjectLook(stat_cache=cache))
+    again = store.examiner().read_objects(ObjectLook(quick=True, stat_cache=cache))
+    trees = sum(whole.present[raw] for raw in whole.trees)
+    assert (trees, sum(whole.present.values()) - trees) == (again.read_bytes, again.trusted_bytes)
+    assert (whole.sound, whole.trees) == (again.sound, again.trees)
+    [bad, *_] = [raw for raw in whole.sound if raw not in whole.trees]
+    break_object(store, bad)
+    changed = store.examiner().read_objects(ObjectLook(quick=True, stat_cache=cache))
+    assert {bad} == changed.damaged.keys()
+
+
+def publish_two(store: DiskStore, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(name.encode() * 100)
+        store.publish([Publication(tmp_path / name, store.root / name)])
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        LookRecord(),
+        LookRecord("2026-01-02T03:04:05Z"),
+        LookRecord("2026-01-02T03:04:05Z", "2026-02-02T03:04:05Z", b"\x12" * 32),
+        LookRecord(None, None, b"\x00" * 32),
+    ],
+)
+def test_what_is_written_of_a_look_is_read_again(tmp_path: Path, look: LookRecord) -> None:
+    store = make_store(tmp_path)
+    write_look(Layout(store.root), look)
+    assert look == read_look(Layout(store.root))
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "a b c d", "- - zz", "- - 1234", "\xff"])
+def test_a_record_that_is_none_says_nothing(tmp_path: Path, text: str) -> None:
+    store = make_store(tmp_path)
+    (store.meta / "looked").write_text(text)
+    assert LookRecord() == read_look(Layout(store.root))._replace(whole=None)
