@@ -10,6 +10,7 @@ from dm.version import __version__
 TYPE_CHECKING = False  # as `typing` has it, whose import would be half the time of `dm --version`
 if TYPE_CHECKING:
     from dm.api import Failed, Manifest, fetch, load, path, status, verify
+    from dm.decorator import CachedFunction, CacheWarning, CodeChanged, cached
     from dm.errors import (
         ContentMismatch,
         DmError,
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from dm.values import Difference, Digest, Outcome
 
 __all__ = [
+    "CacheWarning",
+    "CachedFunction",
+    "CodeChanged",
     "ContentMismatch",
     "Difference",
     "Digest",
@@ -37,6 +41,7 @@ __all__ = [
     "SourceFailed",
     "UsageError",
     "__version__",
+    "cached",
     "fetch",
     "load",
     "path",
@@ -45,7 +50,13 @@ __all__ = [
 ]
 
 _API = ("Failed", "Manifest", "fetch", "load", "path", "status", "verify")
+_DECORATOR = ("CacheWarning", "CachedFunction", "CodeChanged", "cached")
 _VALUES = ("Difference", "Digest", "Outcome")
+_MODULES = {
+    **dict.fromkeys(_API, "dm.api"),
+    **dict.fromkeys(_DECORATOR, "dm.decorator"),
+    **dict.fromkeys(_VALUES, "dm.values"),
+}
 
 
 def __getattr__(name: str) -> object:
@@ -54,8 +65,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'dm' has no attribute '{name}'")
     import importlib
 
-    module = "dm.api" if name in _API else "dm.values" if name in _VALUES else "dm.errors"
-    value = getattr(importlib.import_module(module), name)
+    value = getattr(importlib.import_module(_MODULES.get(name, "dm.errors")), name)
     globals()[name] = value
     return value
 

@@ -22,13 +22,16 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from dm.environment import Environment
 from dm.errors import DmError, gravest
 from dm.porcelain.project import Project
 from dm.progress import SILENT, Progress
 from dm.values import Outcome
+
+if TYPE_CHECKING:
+    from dm.decorator import Decorator
 
 #: Several datasets by name. (Not any iterable: a single `str` is one, and means one dataset.)
 Names = list[str] | tuple[str, ...]
@@ -61,6 +64,7 @@ class Manifest:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        self._cached: Decorator | None = None
 
     @classmethod
     def open(
@@ -237,8 +241,22 @@ class Manifest:
             raise Failed(outcomes)
         return outcomes
 
+    @property
+    def cached(self) -> Decorator:
+        """`dm.cached` for this manifest: results of functions that it decorates are kept in this project, wherever they
+        are called from (docs/cached.md).
+        """
+        if self._cached is None:
+            from dm.decorating.sessions import ManifestSession
+            from dm.decorator import Decorator
+
+            self._cached = Decorator(ManifestSession(self._project))
+        return self._cached
+
     def close(self) -> None:
         """Write what was learned of unchanged files for the next run."""
+        if self._cached is not None:
+            self._cached.close()
         self._project.close()
 
     def __enter__(self) -> Self:

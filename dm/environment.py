@@ -79,3 +79,29 @@ def read_monotonic_s() -> float:
 def format_time(time_ns: int) -> str:
     """RFC 3339 in UTC, whole seconds: ``2026-01-31T12:00:00Z``."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ns // 1_000_000_000))
+
+
+#: What the names of variables begin with that decide where things are.
+_DECIDING = (b"DATAMANIFEST", b"DATASETS", b"XDG_")
+
+
+class Surroundings(NamedTuple):
+    """What of the surroundings decides where a session's things are, quick to read: for who asks at every call.
+
+    ``variables`` are those whose names begin with ``DATAMANIFEST``, ``DATASETS`` or ``XDG_``, and ``HOME``.
+    """
+
+    working_folder: str
+    variables: tuple[tuple[bytes, bytes], ...]
+    process_id: int
+
+    @classmethod
+    def read(cls) -> Surroundings:
+        """Look now, in tens of microseconds. A working directory that no longer exists raises `MachineFailed`."""
+        try:
+            working_folder = os.getcwd()
+        except FileNotFoundError:
+            working_folder = str(Environment.read().working_folder)  # raises, and says why
+        found = os.environb
+        deciding = [name for name in found if name.startswith(_DECIDING) or name == b"HOME"]
+        return cls(working_folder, tuple([(name, found.get(name, b"")) for name in deciding]), os.getpid())

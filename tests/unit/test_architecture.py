@@ -33,7 +33,7 @@ SURROUNDINGS = {
     "platform": {"node"},
 }
 ALLOWED = {
-    PACKAGE / "environment.py": {"os.environ", "Path.cwd", "os.path.expanduser"},
+    PACKAGE / "environment.py": {"os.environ", "os.environb", "os.getcwd", "Path.cwd", "os.path.expanduser"},
     # ``~user`` asks the password database; ``~`` itself is the environment's home
     PACKAGE / "plumbing" / "records" / "expressions.py": {"os.path.expanduser"},
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dm.environment import Environment, format_time, read_clock_ns, read_monotonic_s
+from dm.environment import Environment, Surroundings, format_time, read_clock_ns, read_monotonic_s
 from dm.errors import MachineFailed
 
 
@@ -84,3 +84,28 @@ def test_the_clocks_run_forward() -> None:
     first = read_monotonic_s()
     assert first <= read_monotonic_s()
     assert 1_700_000_000_000_000_000 < read_clock_ns()
+
+
+@pytest.mark.parametrize("name", ["DATAMANIFEST_SCOPE", "DATASETS_TOML", "XDG_CACHE_HOME", "HOME"])
+def test_the_surroundings_differ_when_what_decides_differs(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = Surroundings.read()
+    monkeypatch.setenv("UNRELATED", "x")
+    assert before == Surroundings.read()
+    monkeypatch.setenv(name, str(tmp_path))
+    assert before != Surroundings.read()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert before != Surroundings.read()
+
+
+def test_the_surroundings_in_a_removed_directory_are_the_same_clear_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(MachineFailed, match="the working directory no longer exists"):
+        Surroundings.read()

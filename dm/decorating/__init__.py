@@ -1,0 +1,1 @@
+"""What `dm.cached` is made of: arguments, names, source, sessions, the call itself."""
