@@ -14,6 +14,7 @@ pytest.register_assert_rewrite("tests.fixtures")
 pytest_plugins = [
     "tests.fixtures.homes",
     "tests.fixtures.commands",  # after what it imports: pytest rewrites asserts of what was not imported before
+    "tests.fixtures.artifacts",  # after homes
     "tests.fixtures.machine",
     "tests.fixtures.git_servers",
     "tests.fixtures.peer",

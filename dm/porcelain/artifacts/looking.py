@@ -20,7 +20,7 @@ from dm.environment import read_clock_ns, read_monotonic_s
 from dm.errors import ContentMismatch, DmError, MachineFailed, Malformed, NotFound, Refused
 from dm.plumbing.fs.machine import machine_failed
 from dm.plumbing.hashing import blake3_of, hash_blob
-from dm.plumbing.records.sidecars import CONFIG_NAME, decode_config
+from dm.plumbing.records.sidecars import CONFIG_NAME, SIDECAR_NAMES, decode_config
 from dm.plumbing.store.markers import MARKER_NAME
 from dm.plumbing.store.objects import FOLDER_MODE, TreeEntry
 from dm.values import Digest
@@ -40,6 +40,8 @@ _ASK_STAT_CACHE_BYTES = 16 << 20
 _OLD_NS = 60 * 1_000_000_000
 #: Stat data that were the same for so long on this machine's own clock are no longer racy.
 _SETTLED_S = 2.0
+#: Formats that peers may have put beside a result without objects, before it counts as damaged.
+_NEW_FORMATS_MAX = 2
 #: Folders whose proofs are remembered; some kilobytes each.
 _KNOWN_MAX = 10_000
 
@@ -82,11 +84,14 @@ class Found(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Something lies there that cannot be used. ``data_only``: the rest of the folder is as it should be."""
+    """Something lies there that cannot be used. ``data_only``: the rest of the folder is as it should be.
+    ``is_unmarked``: only the marker is missing, all else was not looked at.
+    """
 
     place: Place
     reason: str
     data_only: bool = False
+    is_unmarked: bool = False
 
 
 class _Known:
@@ -136,7 +141,9 @@ class Looker:
         try:
             marker = os.lstat(f"{folder}/{MARKER_NAME}")
         except (FileNotFoundError, NotADirectoryError):
-            return Fault(place, "it is not marked as complete") if os.path.lexists(folder) else None
+            if not os.path.lexists(folder):
+                return None
+            return Fault(place, "it is not marked as complete", is_unmarked=True)
         if marker.st_size or not stat.S_ISREG(marker.st_mode):
             return Fault(place, f"its '{MARKER_NAME}' is not an empty file")
         known = self._prove_config(place, wanted)
@@ -166,7 +173,7 @@ class Looker:
         if known is not None and known.config == data:
             return known
         try:
-            config = decode_config(data, file=Path(path))
+            config = decode_config(data)
         except DmError as error:
             return Fault(place, f"its '{CONFIG_NAME}' cannot be used: {error.message}")
         if (config.hash, config.cachetype, config.version) != (wanted.hash, wanted.cachetype, wanted.version):
@@ -216,12 +223,10 @@ class Looker:
         try:
             entries = store.read_tree(digest)
         except (NotFound, ContentMismatch, Malformed):
-            from dm.plumbing.store.measure import build_trees, measure_copy
-
-            measured = measure_copy(Path(place.folder))
-            if measured.digest != digest:
+            found = _build_entries(place.folder, digest)
+            if found is None:
                 return False
-            entries = build_trees(measured.entries, measured.ids)[b""].entries
+            entries = found
         known.digest = digest
         known.entries = {entry.name: entry for entry in entries}
         known.stamps = {}
@@ -249,6 +254,26 @@ def _read_ref(place: Place) -> Ref | None:
         return place.store.read_ref(Path(place.folder))
     except Malformed:
         return None  # it is written anew when the artifact is adopted
+
+
+def _build_entries(folder: str, digest: Digest) -> list[TreeEntry] | None:
+    """The entries of the tree with this digest, from what lies in the folder: all of it, or all but what was put there
+    since. None when that is not the tree.
+    """
+    from itertools import combinations
+
+    from dm.plumbing.store.measure import build_trees, measure_copy
+    from dm.plumbing.store.objects import tree_id
+
+    measured = measure_copy(Path(folder))
+    entries = build_trees(measured.entries, measured.ids)[b""].entries
+    others = [entry for entry in entries if entry.name.decode("utf-8", "replace") not in SIDECAR_NAMES]
+    for count in range(min(len(others), _NEW_FORMATS_MAX) + 1):
+        for new in combinations(others, count):
+            kept = [entry for entry in entries if entry not in new]
+            if tree_id(kept) == digest.raw:
+                return kept
+    return None
 
 
 def _measure(place: Place, path: str, *, quick: bool) -> bytes:

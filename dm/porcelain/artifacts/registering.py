@@ -1,9 +1,9 @@
 """Records of artifacts in the state: written when one is made, and when a hit finds its record missing or stale.
 
-A hit costs two `stat` calls here: what the state file said is remembered with its stat data. Writing is shared out, so
-that a loop over thousands of parameters does not write a growing file thousands of times: what a burst of results adds
-is gathered and written at the latest when the process ends, or with the next result after twenty times the time that
-writing takes. What a kill loses of it is written at the next hit.
+A hit costs two `stat` calls here: what the state file said is remembered with its stat data. Each result is written
+down at once, until that has taken a part of the process's time that is worth saving: a loop over thousands of
+parameters does not write a growing file thousands of times. Then what is made is gathered, and written with a later
+result or when the process ends. What a kill loses of it is written at the next hit.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from dm.plumbing.records.state import Recipe as StateRecipe
 from dm.plumbing.records.state import list_state_paths, make_storage_path, resolve_storage_path
 
 if TYPE_CHECKING:
+    from multiprocessing.util import Finalize
+
     from dm.plumbing.records.state import State
     from dm.porcelain.project import Project
 
-#: Writing takes one part in so many of a process's time at most.
+#: Writing takes so many seconds, and one part in so many of the time since, at most.
+WRITE_FREELY_S = 0.25
 WRITE_FACTOR = 20
 #: A state that others keep changing is parsed again this often at most, for records that were seen in it before.
 _REREAD_S = 1.0
@@ -45,9 +48,10 @@ class Register:
         self._read_s = 0.0
         self._seen: set[tuple[str, str, str]] = set()
         self._waiting: dict[str, StateRecipe] = {}
-        self._next_write_s = 0.0
+        self._began_s = read_monotonic_s()
+        self._spent_s = 0.0
         self._told = False
-        self._exit_is_set = False
+        self._at_exit: Finalize | None = None
 
     @property
     def file(self) -> str:
@@ -84,8 +88,8 @@ class Register:
             known = self._waiting.get(key)
             instances = {**(known.instances if known else {}), hash: path}
             self._waiting[key] = StateRecipe(ref, format, instances)
-            self._set_exit()
-        if read_monotonic_s() >= self._next_write_s:
+            self._ensure_written_at_exit()
+        if self._spent_s < WRITE_FREELY_S + (read_monotonic_s() - self._began_s) / WRITE_FACTOR:
             self.write()
 
     def remove(self, key: str, hash: str) -> None:
@@ -103,11 +107,13 @@ class Register:
         """Write what is gathered."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
+            at_exit, self._at_exit = self._at_exit, None
+        if at_exit is not None:
+            at_exit.cancel()
         if waiting:
             began_s = read_monotonic_s()
             self._merge(waiting, [])
-            now_s = read_monotonic_s()
-            self._next_write_s = now_s + WRITE_FACTOR * (now_s - began_s)
+            self._spent_s += read_monotonic_s() - began_s
 
     def _merge(self, recipes: dict[str, StateRecipe], deletes: list[tuple[str, str]]) -> None:
         try:
@@ -143,20 +149,13 @@ class Register:
     def _read_stamps(self) -> _Stamps:
         return tuple([_read_stamp(path) for path in self._paths])
 
-    def _set_exit(self) -> None:
+    def _ensure_written_at_exit(self) -> None:
         """See that what is gathered is written when the process ends, also one of multiprocessing's."""
-        if self._exit_is_set:
-            return
-        self._exit_is_set = True
-        from multiprocessing.util import Finalize
+        if self._at_exit is None:
+            from multiprocessing.util import Finalize
 
-        process_id = os.getpid()
-
-        def write() -> None:
-            if os.getpid() == process_id:
-                self.write()
-
-        Finalize(None, write, exitpriority=10)
+            # It holds itself to the process that made it, not to one that is forked off.
+            self._at_exit = Finalize(None, self.write, exitpriority=10)
 
 
 def _read_stamp(path: str) -> tuple[int, ...] | None:

@@ -20,6 +20,7 @@ from dm.plumbing.records.artifact_places import list_other_places, locate_artifa
 from dm.plumbing.records.params import hash_plain, make_plain_table
 from dm.plumbing.records.sidecars import METADATA_NAME, decode_metadata
 from dm.porcelain.artifacts.looking import Fault, Found, Looker, Place, Wanted
+from dm.porcelain.artifacts.opening import find_project_root, open_project
 from dm.porcelain.artifacts.pending import (
     Held,
     Pending,
@@ -31,6 +32,7 @@ from dm.porcelain.artifacts.pending import (
 )
 from dm.porcelain.artifacts.recipe import Recipe, make_data_name
 from dm.porcelain.artifacts.registering import Register
+from dm.porcelain.artifacts.trusting import may_be_cloned
 from dm.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Artifacts", "Loaded", "Pending", "find_project_root"]
 
-#: What the root of a project has, where there is no manifest.
-_PROJECT_SIGNS = ("pyproject.toml", "Project.toml", ".git")
 #: Recipes whose places are remembered. One whose loader is made anew at each call is another one each time.
 _KINDS_MAX = 1000
 
@@ -83,6 +83,7 @@ class _Kind(NamedTuple):
     name: str
     key: str
     loader: Loader | None
+    may_be_cloned: bool
 
 
 class _Call(NamedTuple):
@@ -121,16 +122,8 @@ class Artifacts:
         folder upwards with a ``pyproject.toml``, ``Project.toml`` or ``.git``, else the working folder. Raises
         `Malformed` for a manifest or config file that cannot be read.
         """
-        from dm.plumbing.records.manifest import Manifest, discover
-        from dm.porcelain.project import Project
-
-        manifest = discover(environment.working_folder, environment)
-        if manifest is not None:
-            project = Project.open(environment, manifest_path=manifest, progress=progress, trust=trust)
-            return cls(project)
-        root = find_project_root(environment.working_folder)
-        nothing = Manifest.of_tables({}, project_root=root)
-        return cls(Project.of(nothing, environment, progress=progress, trust=trust), record=False)
+        project = open_project(environment, progress=progress, trust=trust)
+        return cls(project, record=project.manifest.path is not None)
 
     @property
     def progress(self) -> Progress:
@@ -245,7 +238,16 @@ class Artifacts:
             scope=recipe.scope,
         )
         key = state_key(recipe.cachetype, recipe.version)
-        return _Kind(recipe, place.folder.parent, place.location, place.store_root, name, key, loader)
+        return _Kind(
+            recipe,
+            place.folder.parent,
+            place.location,
+            place.store_root,
+            name,
+            key,
+            loader,
+            may_be_cloned(self._project, place.location, recipe.ref),
+        )
 
     def _enter_process(self) -> None:
         """This is a forked child: it has its own number, connections and locks."""
@@ -326,11 +328,12 @@ class Artifacts:
     def _permit(self, kind: _Kind, found: Found) -> Permission | str | None:
         """The permission to load the data where its format may run code (None: it needs none); else why there is none.
 
-        This user's own results need no word of trust; what came from a pool or from another user does.
+        This user's own results need no word of trust; what came from a pool, from another user, or perhaps with a clone
+        does.
         """
         if kind.loader is None or not kind.loader.runs_code:
             return None
-        if found.place.own:
+        if found.place.own and not kind.may_be_cloned:
             from dm.plumbing.records.trust import permit_own
 
             permission = permit_own(found.status)
@@ -427,6 +430,8 @@ class Artifacts:
             found = self._looker.look(place, call.wanted, in_memory=False)
         else:
             found = self._look(call, place)
+        if isinstance(found, Fault) and found.is_unmarked and self._complete(place):
+            return self._look_again(call, fresh=fresh)
         if isinstance(found, Loaded):
             return found
         if isinstance(found, Fault):
@@ -435,6 +440,21 @@ class Artifacts:
             # Another user's result, which is as good as ours would be: it stays.
             return Pending(self._describe(call), None)
         return None
+
+    def _complete(self, place: Place) -> bool:
+        """Mark what a kill left unmarked, when its bytes are what its ref says: the marker is the last step."""
+        from dm.plumbing.store.measure import measure_copy
+
+        store, folder = place.store, Path(place.folder)
+        assert store is not None
+        ref = store.read_ref(folder)
+        if ref is None or ref.digest is None or not folder.is_dir():
+            return False
+        measured = measure_copy(folder)
+        if measured.digest != ref.digest:
+            return False
+        store.adopt(folder, measured.digest, size_bytes=measured.size_bytes, files=measured.files)
+        return True
 
     def _set_aside(self, call: _Call, fault: Fault) -> None:
         """Move what cannot be used into the quarantine, the data alone where other formats lie beside it."""
@@ -504,14 +524,6 @@ class Artifacts:
         if text not in self._told:
             self._told.add(text)
             self.progress.warn(text)
-
-
-def find_project_root(start: Path) -> Path:
-    """The nearest folder upwards that looks like a project's, else ``start`` itself."""
-    for folder in (start, *start.parents):
-        if any(os.path.exists(folder / name) for name in _PROJECT_SIGNS):
-            return folder
-    return start
 
 
 def _make_wanted(kind: _Kind, hash_text: str) -> Wanted:
