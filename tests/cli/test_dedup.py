@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from tests.fixtures.commands import Ask, default_copy, snapshot, store_root, write_manifest
 from tests.fixtures.homes import Home, RunDm
-from tests.fixtures.machine import MakeImage
+from tests.fixtures.machine import MakeImage, needs
 from tests.fixtures.servers import HttpServer
 
 BYTES = b"the same in both\n" * 1000
@@ -103,23 +106,45 @@ def test_a_damaged_object_is_told_and_nothing_is_joined_with_it(
     assert BYTES == other.read_bytes()
 
 
+def put_other_tools_copies(root: Path, data: bytes) -> list[Path]:
+    """Two copies of the same bytes as another tool leaves them, below a store without objects."""
+    paths = [root / "datasets" / name for name in ("one.bin", "two.bin")]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.with_name(f"{path.name}.complete").touch()
+    (root / ".dm").mkdir()
+    (root / ".dm" / "format").write_text("dm store 1\n")
+    return paths
+
+
 def test_clones_keep_mode_and_times_and_are_known_as_joined(
     image_file_system: MakeImage, home: Home, project: Path, ask: Ask
 ) -> None:
     root = image_file_system("btrfs") / "root"
     write_manifest(project)
-    paths = []
-    for name in ("one.bin", "two.bin"):
-        path = root / "datasets" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(BYTES)
-        path.with_name(f"{name}.complete").touch()
+    paths = put_other_tools_copies(root, BYTES)
+    for path in paths:
         os.utime(path, ns=(10**18, 10**18))
-        paths.append(path)
-    (root / ".dm").mkdir()
-    (root / ".dm" / "format").write_text("dm store 1\n")
     environment = {"DATAMANIFEST_DATA_DIR": str(root)}
     done = ask("dedup", env=environment)
     assert len(BYTES) == sum(item["bytes"] for item in done.outcomes)
     assert {(0o644, 10**18)} == {(path.stat().st_mode & 0o777, path.stat().st_mtime_ns) for path in paths}
     assert [] == ask("dedup", env=environment).outcomes
+
+
+@pytest.mark.parametrize(("data", "is_joined"), [(b"small", False), (BYTES * 20, True)])
+def test_what_clones_share_nothing_of_stays_and_what_is_compressed_is_joined_once(
+    image_file_system: MakeImage, project: Path, ask: Ask, data: bytes, is_joined: bool
+) -> None:
+    root = image_file_system("btrfs") / "root"
+    root.mkdir()
+    subprocess.run([needs("chattr"), "+c", str(root)], check=True)
+    write_manifest(project)
+    put_other_tools_copies(root, data)
+    environment = {"DATAMANIFEST_DATA_DIR": str(root)}
+    told = ask("dedup", "--dry-run", env=environment)
+    assert len(data) * is_joined == sum(item["bytes"] for item in told.outcomes)
+    assert 2 * is_joined == len(told.outcomes)
+    ask("dedup", env=environment)
+    assert [] == ask("dedup", "--dry-run", env=environment).outcomes

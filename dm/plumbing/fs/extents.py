@@ -16,8 +16,10 @@ _EXTENT = struct.Struct("=QQQQQLLLL")
 _FLAG_SYNC = 0x1
 _LAST = 0x1
 _SHARED = 0x2000
-#: UNKNOWN, DELALLOC, ENCODED, NOT_ALIGNED, DATA_INLINE: no place on the device that two files could have in common.
-_NO_PLACE = 0x2 | 0x4 | 0x8 | 0x100 | 0x200
+_ENCODED = 0x8
+_INLINE = 0x200
+#: UNKNOWN, DELALLOC, NOT_ALIGNED, DATA_INLINE: no place on the device that two files could have in common.
+_NO_PLACE = 0x2 | 0x4 | 0x100 | _INLINE
 _EXTENTS_AT_ONCE = 256
 
 #: (logical offset, physical offset, length) in bytes.
@@ -26,12 +28,15 @@ Extent = tuple[int, int, int]
 
 def read_extents(path: AnyPath) -> tuple[Extent, ...] | None:
     """The extents of a regular file in the order of its bytes; None where the file system does not tell, or keeps the
-    bytes where no other file can share them (inline, compressed, not written yet).
+    bytes where no other file can share them (inline, not written yet). What btrfs compresses lies where it says, and
+    clones share it.
     """
     if not sys.platform.startswith("linux"):
         return None
     found = _read_all(path)
-    if found is None or any(flags & _NO_PLACE for *_, flags in found):
+    if found is None or any(
+        flags & _NO_PLACE or (flags & _ENCODED and not physical) for _, physical, _, flags in found
+    ):
         return None
     return tuple((logical, physical, length) for logical, physical, length, _ in found)
 
@@ -41,6 +46,15 @@ def has_shared_extents(path: AnyPath) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     return any(flags & _SHARED for *_, flags in _read_all(path) or ())
+
+
+def is_inline(path: AnyPath) -> bool:
+    """Whether a small file's bytes lie beside its name (btrfs), where a clone of it has its own; False where the file
+    system does not tell.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    return any(flags & _INLINE for *_, flags in _read_all(path) or ())
 
 
 def _read_all(path: AnyPath) -> list[tuple[int, int, int, int]] | None:

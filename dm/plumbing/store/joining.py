@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dm.plumbing.fs.extents import share_blocks
+from dm.plumbing.fs.extents import is_inline, share_blocks
 from dm.plumbing.fs.link import LinkMode, find_working_modes
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.store.markers import MARKER_NAME
@@ -115,7 +115,7 @@ def find_groups(
 
 def _count_freed(digest: Digest, equal: Sequence[Twin]) -> int:
     """What is given back when these files share one object: each file but one, unless it has other names, which keep
-    its bytes, or shares them already.
+    its bytes, or shares them already, or is so small that a clone of it shares nothing.
     """
     names: dict[int, list[str]] = {}
     links: dict[int, int] = {}
@@ -130,6 +130,8 @@ def _count_freed(digest: Digest, equal: Sequence[Twin]) -> int:
         for inode in others
         if links[inode] <= len(names[inode]) and not share_blocks(names[first][0], names[inode][0])
     ]
+    if any(is_inline(names[inode][0]) for inode in freed) and _can_clone(equal[0].store):
+        return 0
     freed_bytes = len(freed) * equal[0].size
     if links[first] > len(names[first]) and not any(twin.store.has(digest) for twin in equal):
         # Without an object and without clones the bytes are written once more, and the first file's stay.

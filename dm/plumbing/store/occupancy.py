@@ -47,14 +47,22 @@ def count_own_bytes(copy: Path, digest: Digest | None, *, stores: Sequence[DiskS
             objects = 0 if known is None else sum(_is_object(store, known, inode) for store in stores)
             if status.st_nlink <= len(names[inode]) + objects:
                 unshared.append(inode)
-        cloned = {inode for inode in unshared if _is_cloned(names[inode][0])}
-        wanted = {ids[names[inode][0]]: inode for inode in cloned if names[inode][0] in ids}
-        for path, raw in _list_others(stores, copy) if wanted else ():
-            inode = wanted.get(raw, (0, 0))
-            if inode in cloned and _is_cloned(path) and share_blocks(names[inode][0], path):
-                cloned.discard(inode)
-                unshared.remove(inode)
-    return sum(found[inode].st_size for inode in unshared)
+        # By content, a file for each place on the device where it lies; of clones in the copy itself one is counted.
+        cloned: dict[bytes, list[bytes]] = {}
+        counted: dict[bytes, int] = {}
+        for inode in unshared:
+            path = names[inode][0]
+            if path in ids and _is_cloned(path):
+                places = cloned.setdefault(ids[path], [])
+                if any(share_blocks(path, place) for place in places):
+                    continue
+                places.append(path)
+            counted[path] = found[inode].st_size
+        for other, raw in _list_others(stores, copy) if cloned else ():
+            for path in cloned.get(raw, []):
+                if path in counted and _is_cloned(other) and share_blocks(path, other):
+                    del counted[path]
+    return sum(counted.values())
 
 
 def _is_cloned(path: bytes) -> bool:

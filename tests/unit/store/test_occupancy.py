@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.occupancy import count_own_bytes
 from dm.plumbing.store.publishing import Publication
-from tests.fixtures.machine import MakeImage
+from tests.fixtures.machine import MakeImage, needs
 
 DATA = os.urandom(100_000)
 
@@ -87,3 +88,25 @@ def test_a_damaged_ref_or_tree_and_a_copy_that_is_gone_are_no_fault_of_this_look
     (store.meta / "refs" / "bad").write_text("nonsense\n")
     assert 0 == count_own_bytes(folder, ref.digest, stores=[store]), "its object may be anything's"
     assert 0 == count_own_bytes(tmp_path / "gone", None, stores=[store])
+
+
+@pytest.mark.needs_root
+def test_clones_in_one_copy_count_once(image_file_system: MakeImage, tmp_path: Path) -> None:
+    store = DiskStore(image_file_system("xfs") / "root", options=StoreOptions(link=("reflink",)))
+    copy = publish(store, "one", tmp_path / "staged", {"a": DATA, "b": DATA, "c": DATA[1:]})
+    assert 2 * len(DATA) - 1 == own(store, copy)
+    publish(store, "two", tmp_path / "staged2", DATA)
+    assert len(DATA) - 1 == own(store, copy)
+
+
+@pytest.mark.needs_root
+def test_compressed_blocks_are_shared_too(image_file_system: MakeImage, tmp_path: Path) -> None:
+    root = image_file_system("btrfs") / "root"
+    root.mkdir()
+    subprocess.run([needs("chattr"), "+c", str(root)], check=True)
+    store = DiskStore(root, options=StoreOptions(link=("reflink",)))
+    text = DATA.hex().encode()
+    one, two = (publish(store, name, root / "staged", text) for name in ("one", "two"))
+    assert (0, 0) == (own(store, one), own(store, two))
+    two.unlink()
+    assert len(text) == own(store, one)
