@@ -67,14 +67,19 @@ class Session:
         if self.choose_progress is not None:
             self.progress = self.choose_progress(self)
 
-    def open_project(self, *, trust: bool = False) -> Project:
+    def open_project(self, *, trust: bool = False, anywhere: bool = False) -> Project:
         """The project of ``--manifest``, the environment or the folder; `NotFound` when there is none.
 
-        ``trust`` is the option of that name: what the manifest names may run.
+        ``trust`` is the option of that name: what the manifest names may run. ``anywhere``: without a manifest it is
+        the folder's, for its produced datasets.
         """
+        environment, progress = self.environment, self.progress
+        if anywhere:
+            from dm.porcelain.artifacts.opening import open_project
+
+            return open_project(environment, manifest_path=self.manifest_path, progress=progress, trust=trust)
         from dm.porcelain.project import Project
 
-        environment, progress = self.environment, self.progress
         return Project.open(environment, manifest_path=self.manifest_path, progress=progress, trust=trust)
 
     def resolve(self, path: str | Path) -> Path:

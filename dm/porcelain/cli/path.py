@@ -11,14 +11,17 @@ from dm.values import Outcome
 @command("path")
 @click.argument("name")
 def COMMAND(session: Session, name: str) -> None:  # noqa: N802
-    """Print where a dataset is; exit 3 when it is not there.
+    """Print where a dataset is, or the folder of a produced one; exit 3 when it is not there.
 
     Reads no data: `dm fetch` and `dm verify` are what vouch for bytes.
     """
     import os
 
+    from dm.porcelain.artifacts.catalogue import is_artifact_name, means_artifact
     from dm.porcelain.cli.render import draw_line
+    from dm.porcelain.verbs.artifacts import find_artifact_path
     from dm.porcelain.verbs.locate import find_path
 
-    path = find_path(session.open_project(), name)
+    project = session.open_project(anywhere=is_artifact_name(name))
+    path = find_artifact_path(project, name) if means_artifact(project, name) else find_path(project, name)
     session.finish([Outcome(name, "ok", path=path)], draw=lambda _outcomes: draw_line(os.fspath(path)))

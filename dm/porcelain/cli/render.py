@@ -6,9 +6,10 @@ Lines are plain text with a little colour on a terminal; nothing here needs rich
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dm.plumbing.cli.output import encode_value, write_records
@@ -109,6 +110,35 @@ def draw_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         padded.append([cell.ljust(width) for cell in column])
     lines = [line.rstrip() for line in map("  ".join, zip(*padded, last, strict=True))]
     write_records(["\n".join(lines)])
+
+
+def stream_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, apart: bool = False) -> bool:
+    """A table whose rows are drawn while they come; False, and nothing is drawn, when there are none.
+
+    The first rows decide how wide the columns are; a cell that is wider moves the rest of its line. ``apart``: an empty
+    line comes first.
+    """
+    rest = iter(rows)
+    first = list(itertools.islice(rest, _FIRST_ROWS))
+    if not first:
+        return False
+    titles = [title.upper() for title in header]
+    widths = [max(map(len, column)) for column in zip(titles, *first, strict=True)]
+
+    def make_lines() -> Iterator[str]:
+        if apart:
+            yield ""
+        for row in itertools.chain([titles], first, rest):
+            cells = [cell if cell.isprintable() else printable(cell) for cell in row]
+            padded = [cell.ljust(width) for cell, width in zip(cells[:-1], widths, strict=False)]
+            yield "  ".join([*padded, cells[-1]]).rstrip()
+
+    write_records(make_lines())
+    return True
+
+
+#: So many rows decide how wide the columns of a long table are.
+_FIRST_ROWS = 200
 
 
 def draw_fields(fields: Mapping[str, object]) -> None:
