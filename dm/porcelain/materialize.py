@@ -36,7 +36,7 @@ from dm.values import Digest, Outcome, fail
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.records.location import Location
-    from dm.plumbing.store.publishing import Published
+    from dm.plumbing.store.publication import Published
     from dm.porcelain.order import Required
     from dm.porcelain.project import Project
     from dm.porcelain.staging import Staged

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.store.disk import DiskStore
-    from dm.plumbing.store.publishing import Published
+    from dm.plumbing.store.publication import Published
     from dm.porcelain.copies import Copy
     from dm.porcelain.project import Project
 

@@ -20,7 +20,7 @@ from dm.plumbing.store.copying import copy_privately
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import put_marker, remove_marker
 from dm.plumbing.store.measure import measure_copy, scan_copy
-from dm.plumbing.store.publishing import Publication, Published
+from dm.plumbing.store.publication import Publication, Published
 from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.refs import Ref
 

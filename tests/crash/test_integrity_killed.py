@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from dm.plumbing.fs.temporary import is_temporary
 from dm.plumbing.store.disk import DiskStore, StoreOptions
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 from dm.plumbing.store.refs import Ref
 from dm.porcelain.verbs.verify import verify_store
 from dm.values import Digest

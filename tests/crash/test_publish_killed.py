@@ -15,7 +15,7 @@ import pytest
 
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.measure import measure_copy
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 from dm.values import Digest
 from tests.fixtures.homes import CHECKOUT
 
@@ -28,7 +28,7 @@ import os, sys
 from pathlib import Path
 from dm.plumbing.fs.publish import remove_tree
 from dm.plumbing.store.disk import DiskStore, StoreOptions
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 
 root, version, link = Path(sys.argv[1]), sys.argv[2].encode(), sys.argv[3]
 store = DiskStore(root, options=StoreOptions(link=(link,), durable=False))

@@ -20,7 +20,7 @@ from blake3 import blake3
 from dm.environment import Environment
 from dm.plumbing.store.disk import DiskStore
 from dm.plumbing.store.measure import build_trees, measure_copy
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 from dm.porcelain.mending import Mender
 from dm.porcelain.project import Project
 from dm.porcelain.verbs.verify import VerifyOptions, verify, verify_copies, verify_store

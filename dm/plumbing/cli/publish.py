@@ -23,7 +23,7 @@ def COMMAND(session: Session, staged: str, copy: str, root: str | None) -> None:
     content at COPY is refused (exit 6); equal content is success.
     """
     from dm.plumbing.cli.output import write_records
-    from dm.plumbing.store.publishing import Publication
+    from dm.plumbing.store.publication import Publication
 
     source, target = session.resolve(staged), session.resolve(copy)
     if not os.path.lexists(source):

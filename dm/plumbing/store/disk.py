@@ -12,20 +12,17 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from dm.environment import format_time, read_clock_ns
 from dm.errors import DmError, Refused
-from dm.plumbing.fs.flush import flush_file
 from dm.plumbing.fs.link import LinkMode
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import (
     ensure_folder,
-    flush_file_systems,
-    place,
     remove_tree,
-    temporary_name,
 )
 from dm.plumbing.hashing import blake3_of, tree_id_of
 from dm.plumbing.store.layout import Layout
@@ -38,23 +35,25 @@ from dm.plumbing.store.markers import (
     remove_marker,
 )
 from dm.plumbing.store.objects import TreeEntry, encode_tree, refuse_unsafe_names
-from dm.plumbing.store.ref_files import RefFiles, stage_ref
+from dm.plumbing.store.ref_files import RefFiles
 from dm.plumbing.store.refs import Ref
 from dm.progress import SILENT, Progress
 from dm.values import Digest
 
 if TYPE_CHECKING:
-    from dm.plumbing.fs.lock import CopyLock, DocumentLock, FileLock
-    from dm.plumbing.store.checkout import Built, Checkout, Plan
+    from dm.plumbing.fs.lock import CopyLock, DocumentLock
+    from dm.plumbing.store.checkout import Built
+    from dm.plumbing.store.delivery import Delivery
     from dm.plumbing.store.examine import Examiner
     from dm.plumbing.store.ground import Ground
     from dm.plumbing.store.ingest import Ingest, Ingested
     from dm.plumbing.store.measure import Measured
     from dm.plumbing.store.prune import Pruned, Pruner, Unreached
-    from dm.plumbing.store.publishing import Publication, Published
+    from dm.plumbing.store.publication import Publication, Published
     from dm.plumbing.store.sharing import Sharer
     from dm.plumbing.store.statcache import StatCache
     from dm.plumbing.store.unlocking import Unlocker
+    from dm.plumbing.store.workshop import Workshop
     from dm.plumbing.store.workspace import Workspace
     from dm.plumbing.store.writing import ObjectWriter
 
@@ -95,7 +94,6 @@ class DiskStore:
         self._layout = Layout(root)
         self._refs = RefFiles(self._layout)
         self._objects = LooseObjects(self._layout, stat_cache)
-        self._ground: Ground | None = None
         self._told = False
 
     def prepare(self) -> None:
@@ -268,7 +266,7 @@ class DiskStore:
 
     def clear_abandoned(self) -> None:
         """Remove the workspaces of killed processes; those of living ones, and downloads under way, stay."""
-        with self._work():
+        with self._workshop.open():
             return
 
     def partials(self) -> Path:
@@ -312,7 +310,7 @@ class DiskStore:
         progress = progress or self._progress
         if not publications:
             return []
-        with self._work() as workspace:
+        with self._workshop.open() as workspace:
             publisher = Publisher(
                 self._layout,
                 workspace,
@@ -352,7 +350,7 @@ class DiskStore:
                 size_bytes, files = _count(copy, is_folder=is_folder)
             marked = refuse_foreign_marker(copy, is_folder=is_folder)
             self._layout.prepare()
-            with self._unpruned():
+            with self._workshop.hold_off_prune():
                 if "reflink" in self.ground().rungs and not self.has(digest):
                     self.ingest(copy)
                 ref = Ref(digest, size_bytes, files, format_time(read_clock_ns()), source_id)
@@ -377,22 +375,8 @@ class DiskStore:
         and shown by one rename. Raises `NotFound`, `ContentMismatch`, `MachineFailed`, and `Refused` when something
         lies there.
         """
-        progress = progress or self._progress
-        checkout = self._checkout(progress)
-        with self._reading():
-            plan = checkout.plan(digest)
-            if self._layout.owns(destination) and self._is_on_root_device(destination):
-                with self._work() as workspace:
-                    staged = Path(workspace.new_path())
-                    built = self._build(plan, staged, destination, checkout=checkout, modes=modes)
-            else:
-                staged = destination.parent / temporary_name()
-                ensure_folder(destination.parent)
-                try:
-                    built = self._build(plan, staged, destination, checkout=checkout, modes=modes)
-                except BaseException:
-                    remove_tree(staged)
-                    raise
+        built = self._delivery(progress).check_out(digest, destination, modes=modes)
+        self._tell_fallback(built, destination)
         return built.mode
 
     def publish_object(
@@ -407,40 +391,10 @@ class DiskStore:
 
         The caller holds the copy's lock. Raises as `checkout` does.
         """
-        from dm.plumbing.store.publishing import Published, name_beside
-
-        progress = progress or self._progress
-        name = self._layout.ref_name(copy)
-        checkout = self._checkout(progress)
-        with self._work() as workspace:
-            plan = checkout.plan(digest)
-            staged, private = Path(workspace.new_path()), Path(workspace.new_path())
-            if not self._is_on_root_device(copy):
-                staged = name_beside(copy, b"new")
-                remove_tree(staged)
-            ref = Ref(digest, plan.size_bytes, plan.files_count, format_time(read_clock_ns()), source_id)
-            with machine_errors("publish", copy):
-                if not digest.is_tree:
-                    refuse_foreign_marker(copy, is_folder=False)
-                stage_ref(ref, os.fspath(private))
-                if os.path.lexists(copy):
-                    raise _occupied(copy)
-                self._layout.ensure_folder_once(os.path.dirname(copy))
-                built = checkout.build(plan, os.fspath(staged), modes=self.ground().rungs, strict=False)
-                if self.options.durable:
-                    # Names alone are in the journal of the file system, in their order; bytes are not.
-                    if built.all_hardlinks:
-                        flush_file(private)
-                    else:
-                        flush_file_systems([workspace.folder, staged])
-                self._refs.put(name, private)
-                if not place(staged, copy):
-                    remove_tree(staged)
-                    raise _occupied(copy)
-                put_marker(copy, is_folder=digest.is_tree)
-                self.forget_unlocked(copy)
+        delivery = self._delivery(progress)
+        published, built = delivery.publish(digest, copy, source_id, durable=self.options.durable)
         self._tell_fallback(built, copy)
-        return Published(copy, digest, plan.size_bytes, plan.files_count, built.mode)
+        return published
 
     def quarantine(self, path: Path, note: str) -> Path:
         """Move what lies at ``path``, with its marker, to ``.dm/quarantine/<time>-<n>/`` beside a note; return where it
@@ -527,8 +481,8 @@ class DiskStore:
         from dm.plumbing.store.unlocking import Unlocker
 
         name = self.ref_name(copy)
-        with self._work() as workspace:
-            ground = self._survey(workspace)
+        with self._workshop.open() as workspace:
+            ground = self._workshop.survey(workspace)
             sharer = None
             if measured is not None:
                 if ground.rungs:
@@ -544,7 +498,7 @@ class DiskStore:
         """Remove a copy with its marker and its ref; objects stay. It goes by one rename: a kill leaves it whole, or
         nothing. The caller holds its lock.
         """
-        with self._work() as workspace, machine_errors("delete", copy):
+        with self._workshop.open() as workspace, machine_errors("delete", copy):
             if not copy.is_dir() or copy.is_symlink():
                 remove_marker(copy, is_folder=False)
             try:
@@ -562,15 +516,15 @@ class DiskStore:
     def _unlocking(self) -> Iterator[Unlocker]:
         from dm.plumbing.store.unlocking import Unlocker
 
-        with self._work() as workspace:
-            yield Unlocker(self._layout, workspace, self._survey(workspace), durable=self.options.durable)
+        with self._workshop.open() as workspace:
+            yield Unlocker(self._layout, workspace, self._workshop.survey(workspace), durable=self.options.durable)
 
     @contextmanager
     def _sharing(self) -> Iterator[Sharer]:
         from dm.plumbing.store.sharing import Sharer
 
-        with self._work() as workspace:
-            yield Sharer(self._layout, self._objects, workspace, rungs=self._survey(workspace).rungs)
+        with self._workshop.open() as workspace:
+            yield Sharer(self._layout, self._objects, workspace, rungs=self._workshop.survey(workspace).rungs)
 
     def examiner(self, *, progress: Progress | None = None) -> Examiner:
         """Looks through the whole store: objects, refs, markers, leftovers. Changes nothing."""
@@ -580,50 +534,23 @@ class DiskStore:
 
     def ground(self) -> Ground:
         """What the file system under this store can do; tried out once."""
-        if self._ground is None:
-            with self._work() as workspace:
-                return self._survey(workspace)
-        return self._ground
+        return self._workshop.ground()
 
     # Inside
 
-    def _survey(self, workspace: Workspace) -> Ground:
-        """Tried out in a workspace: what a kill leaves of it is cleared by the next piece of work."""
-        if self._ground is None:
-            from dm.plumbing.store.ground import survey_ground
+    @cached_property
+    def _workshop(self) -> Workshop:
+        # Not at once: who only reads pays nothing for it.
+        from dm.plumbing.store.workshop import Workshop
 
-            self._ground = survey_ground(Path(workspace.folder), self.options.link)
-        return self._ground
-
-    def _unpruned(self) -> FileLock:
-        """Held from ingest to ref: nothing is pruned meanwhile. Any number of threads and blocks may hold it."""
-        from dm.plumbing.fs.lock import SharedLock
-
-        return SharedLock(self._layout.format, progress=self._progress)
-
-    @contextmanager
-    def _work(self) -> Iterator[Workspace]:
-        from dm.plumbing.store.workspace import Workspace
-
-        self._layout.prepare()
-        with self._unpruned(), Workspace(self._layout) as workspace:
-            yield workspace
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        # A store that cannot be written to has nothing that could be pruned meanwhile by this machine's user.
-        if not os.access(self._layout.format, os.W_OK):
-            yield
-            return
-        with self._unpruned():
-            yield
+        return Workshop(self._layout, link=self.options.link, progress=self._progress)
 
     @contextmanager
     def _ingest(self, progress: Progress | None = None) -> Iterator[Ingest]:
         from dm.plumbing.store.ingest import Ingest
 
         progress = progress or self._progress
-        with self._work() as workspace:
+        with self._workshop.open() as workspace:
             with machine_errors("write to the store", self.root):
                 yield Ingest(
                     self._layout,
@@ -640,7 +567,7 @@ class DiskStore:
             self._layout,
             workspace,
             objects=self._objects,
-            ground=self._survey(workspace),
+            ground=self._workshop.survey(workspace),
             stat_cache=self.stat_cache,
             progress=progress,
         )
@@ -650,41 +577,12 @@ class DiskStore:
 
         return Pruner(self, self._layout, self._objects, progress=self._progress)
 
-    def _checkout(self, progress: Progress) -> Checkout:
+    def _delivery(self, progress: Progress | None) -> Delivery:
         from dm.plumbing.store.checkout import Checkout
+        from dm.plumbing.store.delivery import Delivery
 
-        return Checkout(self._layout, self._objects, progress=progress)
-
-    def _build(
-        self,
-        plan: Plan,
-        staged: Path,
-        destination: Path,
-        *,
-        checkout: Checkout,
-        modes: Sequence[LinkMode] | None,
-    ) -> Built:
-        with machine_errors("check out to", destination):
-            if os.path.lexists(destination):
-                raise _occupied(destination)
-            usual = modes or self._usual_modes(destination)
-            built = checkout.build(plan, os.fspath(staged), modes=usual, strict=modes is not None)
-            if not place(staged, destination):
-                raise _occupied(destination)
-        self._tell_fallback(built, destination)
-        return built
-
-    def _usual_modes(self, destination: Path) -> tuple[LinkMode, ...]:
-        # Inside the store it is known what works; elsewhere, and where the store cannot be written to, it is tried.
-        return self.ground().rungs if self._layout.owns(destination) else self.options.link
-
-    def _is_on_root_device(self, path: Path) -> bool:
-        """Whether what is staged in ``.dm`` can be renamed to a path: a folder below the root may be a mount."""
-        folder = path.parent
-        with machine_errors("look at", folder):
-            while not folder.is_dir() and folder != self.root:
-                folder = folder.parent
-            return os.stat(folder).st_dev == os.stat(self.meta).st_dev
+        checkout = Checkout(self._layout, self._objects, progress=progress or self._progress)
+        return Delivery(self._layout, self._workshop, checkout)
 
     def _tell_fallback(self, built: Built, copy: Path) -> None:
         if built.fallback is not None and not self._told:
@@ -698,14 +596,6 @@ class DiskStore:
             self._progress.note(
                 f"copies in '{display_path(self.root)}' stand alone, without objects: none of {modes} works there"
             )
-
-
-def _occupied(path: Path) -> Refused:
-    return Refused(
-        f"cannot check out to '{display_path(path)}': something lies there",
-        hint="name another place, or move it away",
-        code="occupied",
-    )
 
 
 def _count(copy: Path, *, is_folder: bool) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from dm.plumbing.records.sidecars import (
     encode_metadata,
 )
 from dm.plumbing.store.markers import MARKER_NAME
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 
 if TYPE_CHECKING:
     from dm.plumbing.fs.lock import CopyLock

@@ -117,7 +117,7 @@ def _fetch(session: Session, project: Project, name: str, folder: Path | None) -
 
 def _bring(project: Project, dataset: Dataset, path: Path, folder: Path) -> Path:
     """The copy at a path, at its place below a folder: linked or copied there when it lies elsewhere."""
-    from dm.plumbing.store.publishing import Publication
+    from dm.plumbing.store.publication import Publication
     from dm.porcelain.copies import Copy
 
     wanted = folder.joinpath(*dataset.landing.parts)

@@ -13,7 +13,7 @@ from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.objects import TreeEntry
-from dm.plumbing.store.publishing import Publication, Published
+from dm.plumbing.store.publication import Publication, Published
 from dm.plumbing.store.statcache import StatCache
 from dm.values import Digest
 from tests.fixtures.machine import MakeTmpfs
@@ -237,7 +237,7 @@ def test_a_file_is_no_link_to_an_object_whose_mode_only_another_user_may_mend(
     store.object_path(HELLO).chmod(0o777)
     let_others_in(tmp_path)
     tmp_path.chmod(0o777)
-    modules = "sys, stat, pathlib, mmap, dm.plumbing.store.disk, dm.plumbing.store.checkout, dm.values"
+    modules = "sys, stat, pathlib, mmap, dm.plumbing.store.disk, dm.plumbing.store.delivery, dm.values"
     script = """
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 store = DiskStore(pathlib.Path(sys.argv[1]), options=StoreOptions(link=("hardlink",)))

@@ -13,7 +13,7 @@ from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.layout import find_store_root
 from dm.plumbing.store.measure import measure_copy
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.statcache import StatCache
 from dm.values import Digest

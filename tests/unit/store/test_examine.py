@@ -9,7 +9,7 @@ from pathlib import Path
 from dm.plumbing.store.disk import DiskStore
 from dm.plumbing.store.examine import Finding
 from dm.plumbing.store.measure import measure_copy
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 from dm.values import Digest
 
 

@@ -14,7 +14,7 @@ from dm.plumbing.store.disk import DiskStore
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.look_record import LookRecord, read_look, write_look
 from dm.plumbing.store.object_look import ObjectLook
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 from dm.plumbing.store.statcache import StatCache
 from dm.progress import SILENT
 from tests.unit.store.test_examine import blob, make_store

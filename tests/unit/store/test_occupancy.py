@@ -10,7 +10,7 @@ import pytest
 
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.occupancy import count_own_bytes
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 from tests.fixtures.machine import MakeImage, needs
 
 DATA = os.urandom(100_000)

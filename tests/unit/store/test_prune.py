@@ -12,7 +12,7 @@ from dm.environment import read_clock_ns
 from dm.errors import ContentMismatch, Malformed
 from dm.plumbing.store.disk import DiskStore
 from dm.plumbing.store.prune import Unreached
-from dm.plumbing.store.publishing import Publication
+from dm.plumbing.store.publication import Publication
 from dm.values import Digest
 
 
