@@ -17,10 +17,11 @@ from dm.errors import NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of
-from dm.plumbing.store.markers import has_marker, put_marker, refuse_foreign_marker, remove_marker
+from dm.plumbing.store.markers import put_marker, refuse_foreign_marker, remove_marker
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry
 from dm.plumbing.store.sharing import damaged_source
 from dm.plumbing.store.verify import compare_copy
+from dm.porcelain.broken_paths import is_among, list_broken
 from dm.porcelain.sound_bytes import SoundBytes, is_sound, not_in_reach
 from dm.progress import SILENT, Progress
 from dm.values import Difference, Digest
@@ -84,10 +85,11 @@ class Mender:
             if is_sound(store.object_path(digest), digest):
                 return None  # another repair was quicker
             for each in copies:
-                self._look_beside(store, each)
+                self.look_beside(store, each)
             return self._replace_object(store, digest, size_bytes, name)
 
-    def _look_beside(self, store: DiskStore, name: str) -> None:
+    def look_beside(self, store: DiskStore, name: str) -> None:
+        """Look for sound bytes also where the copy that has this ref may lie too."""
         find = self._find_others
         if find is not None:
             own = store.root / name
@@ -127,11 +129,11 @@ class Mender:
         Raises `NotFound` when what the copy should be cannot be told: its tree is nowhere in reach.
         """
         copy = store.root / name
-        self._look_beside(store, name)
+        self.look_beside(store, name)
         with self.repairing(store), store.lock_copy(copy):
             if expected.is_tree:
                 return self._mend_folder(store, copy, ref, expected, inodes)
-            if inodes is not None and not _is_among(copy, inodes):
+            if inodes is not None and not is_among(copy, inodes):
                 return Mended(0, (), (Difference(".", "changed"),))
             return self._mend_file(store, copy, ref, expected)
 
@@ -188,31 +190,17 @@ class Mender:
         if comparison.equal:
             return Mended(0, (), ())
         kept: list[Path] = []
-        left: list[Difference] = []
-        differences = comparison.differences
-        if inodes is not None:
-            # A copy without its marker is one that a repair was killed in: what it lacks is filled in.
-            unmarked = not has_marker(copy, is_folder=True)
-            differences = tuple(
-                each
-                for each in comparison.differences
-                if each.how != "added"
-                and (_is_among(copy / each.path, inodes) or (each.how == "lost" and unmarked))
-            )
-            left += [each for each in comparison.differences if each not in differences]
-            if not differences:
-                return Mended(0, (), tuple(left))
-        whole = any(each.path == "." for each in differences)
-        if whole and os.path.lexists(copy):
+        broken = list_broken(copy, comparison.differences, wanted, inodes)
+        left = list(broken.left)
+        if not broken.todo and not broken.whole:
+            return Mended(0, (), tuple(left))
+        if broken.whole and os.path.lexists(copy):
             kept.append(store.quarantine(copy, "it was not the folder that it should be"))
         with machine_errors("mend", copy):
             remove_marker(copy, is_folder=True)
             ensure_folder(copy, root=store.root)
-        todo = [Difference(os.fsdecode(name), "lost") for name in sorted(wanted)] if whole else differences
-        if not whole:
-            todo = [path for each in differences for path in _expand(each, wanted)]
         count = 0
-        for difference in todo:
+        for difference in broken.todo:
             try:
                 aside = self._mend_path(store, copy, difference, wanted)
             except NotFound:
@@ -304,22 +292,3 @@ def _find_added(name: bytes, wanted: dict[bytes, TreeEntry]) -> bytes:
         if above not in wanted:
             return above
     return name
-
-
-def _expand(difference: Difference, wanted: dict[bytes, TreeEntry]) -> Iterator[Difference]:
-    """A path to be mended, and all below it where it is a folder: that is named itself when it is empty, when another
-    thing lies in its place, and when its tree could not be read.
-    """
-    yield difference
-    name = os.fsencode(difference.path)
-    if name in wanted and wanted[name].mode == FOLDER_MODE:
-        for below in sorted(wanted):
-            if below.startswith(name + b"/"):
-                yield Difference(os.fsdecode(below), "lost")
-
-
-def _is_among(path: Path, inodes: frozenset[int]) -> bool:
-    try:
-        return os.lstat(path).st_ino in inodes
-    except OSError:
-        return False

@@ -10,7 +10,16 @@ from dm.plumbing.store.refs import Ref
 from dm.values import Digest
 
 
-class Reader(Protocol):
+class TreeReader(Protocol):
+    """Trees that can be read."""
+
+    def read_tree(self, digest: Digest) -> list[TreeEntry]:
+        """The folder's entries in the order of their names' bytes, verified. Raises as `Reader.open_blob`, and
+        `Malformed`.
+        """
+
+
+class Reader(TreeReader, Protocol):
     """Objects that can be read. Ids are ``blake3`` for a blob and ``blake3-tree`` for a tree; others are never had."""
 
     def has(self, digest: Digest) -> bool:
@@ -24,9 +33,6 @@ class Reader(Protocol):
 
         Raises `NotFound`, also for a tree's id, and `ContentMismatch` when the object is damaged.
         """
-
-    def read_tree(self, digest: Digest) -> list[TreeEntry]:
-        """The folder's entries in the order of their names' bytes, verified. Raises as `open_blob`, and `Malformed`."""
 
 
 class Store(Reader, Protocol):

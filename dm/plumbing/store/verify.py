@@ -30,7 +30,7 @@ from dm.progress import SILENT, Progress
 from dm.values import Difference, Digest
 
 if TYPE_CHECKING:
-    from dm.plumbing.store.protocol import Reader
+    from dm.plumbing.store.protocol import TreeReader
 
 __all__ = [
     "Checksummed",
@@ -71,7 +71,7 @@ class Comparison(NamedTuple):
 def compare_copy(
     path: Path,
     expected: Digest,
-    reader: Reader | None = None,
+    reader: TreeReader | None = None,
     *,
     stat_cache: StatCache | None = None,
     quick: bool = False,
@@ -166,7 +166,7 @@ def _find_kind(path: Path) -> bool | None:
             return None
 
 
-def _find_differences(reader: Reader, expected: Digest, found: dict[bytes, BuiltTree]) -> list[Difference]:
+def _find_differences(reader: TreeReader, expected: Digest, found: dict[bytes, BuiltTree]) -> list[Difference]:
     """Walk the expected tree against the disk, into the folders whose ids differ."""
     differences: list[tuple[bytes, str]] = []
     waiting = [(b"", expected)]
@@ -203,7 +203,7 @@ def _are_files(entry: TreeEntry, other: TreeEntry) -> bool:
     return not {entry.mode, other.mode} & {FOLDER_MODE, LINK_MODE}
 
 
-def _list_lost(reader: Reader, path: bytes, entry: TreeEntry) -> Iterator[bytes]:
+def _list_lost(reader: TreeReader, path: bytes, entry: TreeEntry) -> Iterator[bytes]:
     waiting = [(path, entry)]
     while waiting:
         path, entry = waiting.pop()
@@ -225,7 +225,7 @@ def _list_added(found: dict[bytes, BuiltTree], path: bytes, entry: TreeEntry) ->
         waiting.extend([(path + b"/" + each.name, each) for each in listed])
 
 
-def _read_tree(reader: Reader, digest: Digest) -> list[TreeEntry] | None:
+def _read_tree(reader: TreeReader, digest: Digest) -> list[TreeEntry] | None:
     # Whatever keeps a tree object from being read (gone, damaged, not permitted), the copy is still compared.
     try:
         return reader.read_tree(digest)

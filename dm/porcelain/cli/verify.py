@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--older-than", type=DURATION, metavar="TIME", help="Only what was not read whole for TIME (30d, 12h).")
 @click.option("--max-time", type=DURATION, metavar="TIME", help="Begin nothing after TIME; called again, it goes on.")
 @click.option("--repair", is_flag=True, help="Mend what is broken; the bad bytes are kept in the quarantine.")
+@click.option("--dry-run", is_flag=True, help="With --repair: only say what would be mended, and from where.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Copies read at once (default: a core each).")
 @root_option
 def COMMAND(  # noqa: N802
@@ -41,6 +42,7 @@ def COMMAND(  # noqa: N802
     older_than: float | None,
     max_time: float | None,
     repair: bool,
+    dry_run: bool,
     jobs: int | None,
     root: str | None,
 ) -> None:
@@ -59,7 +61,9 @@ def COMMAND(  # noqa: N802
         raise UsageError("--all goes without names", hint="name a store's folder to verify it whole")
     if quick and contract:
         raise UsageError("--quick reads no bytes that --contract could be computed of")
-    options = VerifyOptions(quick, contract, older_than, None, jobs or os.cpu_count() or 1, repair)
+    if dry_run and not repair:
+        raise UsageError("--dry-run goes with --repair", hint="without --repair dm verify changes no data")
+    options = VerifyOptions(quick, contract, older_than, None, jobs or os.cpu_count() or 1, repair, dry_run)
 
     def report(outcome: Outcome) -> None:
         if not session.json:

@@ -52,6 +52,8 @@ def verify(
         for index, outcome in enumerate(outcomes):
             if outcome.exit_status == 4:
                 dataset = datasets[outcome.name]
-                outcomes[index] = repair_dataset(project, mender, dataset, outcome, named=selection.named)
+                outcomes[index] = repair_dataset(
+                    project, mender, dataset, outcome, named=selection.named, dry_run=options.dry_run
+                )
             tell(outcomes[index])
     return [*selection.failures, *outcomes]

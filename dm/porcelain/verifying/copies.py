@@ -57,12 +57,16 @@ def verify_copies(
     if mender is not None:
         for index, outcome in enumerate(found):
             if outcome.exit_status in (3, 4):
-                found[index] = repair_copy(mender, store, outcome, inodes)
-            elif outcome.digest is not None and store.state_of(store.root / outcome.name) == "unmarked":
+                found[index] = repair_copy(mender, store, outcome, inodes, dry_run=options.dry_run)
+            elif outcome.digest is not None and not options.dry_run and _is_unmarked(store, outcome.name):
                 # A repair, or a publish, was killed right before it marked the copy.
                 mender.mend_marker(store, outcome.name, outcome.digest)
             tell(found[index])
     return [*outcomes, *found]
+
+
+def _is_unmarked(store: DiskStore, name: str) -> bool:
+    return store.state_of(store.root / name) == "unmarked"
 
 
 def find_copies(path: Path) -> tuple[Path, list[str] | None]:

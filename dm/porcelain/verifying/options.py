@@ -17,7 +17,8 @@ class VerifyOptions(NamedTuple):
     """How to look. ``quick``: unchanged stat data stand for bytes. ``contract``: the manifest's ``checksum`` is
     computed in any case. ``older_than_s``: only what was not read whole for so many seconds. ``deadline_s`` (of
     `read_monotonic_s`): begin nothing after that, and begin with what was not read for longest. ``jobs``: copies read
-    at once. ``repair``: mend what is broken, from any sound copy in reach, else from the source.
+    at once. ``repair``: mend what is broken, from any sound copy in reach, else from the source; with ``dry_run`` only
+    say what would be mended, and from where.
     """
 
     quick: bool = False
@@ -26,6 +27,7 @@ class VerifyOptions(NamedTuple):
     deadline_s: float | None = None
     jobs: int = 2
     repair: bool = False
+    dry_run: bool = False
 
 
 def look_at(

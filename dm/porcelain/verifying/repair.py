@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,11 @@ from dm.porcelain.find import choose_copy, is_read_only
 from dm.porcelain.integrity import find_contract, judge, name_ways_out_of_edit
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.mending import Mended, Mender
+from dm.porcelain.planning import plan_copy
 from dm.porcelain.publish import publish
 from dm.porcelain.staging import Staged, find_staging
 from dm.porcelain.verifying.reach import find_copies_of
-from dm.values import Digest, Outcome, fail
+from dm.values import Difference, Digest, Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from dm.porcelain.project import Project
 
 
-def repair_dataset(project: Project, mender: Mender, dataset: Dataset, outcome: Outcome, *, named: bool) -> Outcome:
+def repair_dataset(
+    project: Project, mender: Mender, dataset: Dataset, outcome: Outcome, *, named: bool, dry_run: bool = False
+) -> Outcome:
     """Mend one dataset's copy that failed, or say why it is left alone."""
     chosen = choose_copy(project, dataset, weigh_bytes=False)
     if chosen is None:
@@ -45,8 +48,16 @@ def repair_dataset(project: Project, mender: Mender, dataset: Dataset, outcome: 
         return outcome._replace(hint=name_ways_out_of_edit(dataset))
     if is_read_only(chosen.candidate) or project.find_distrust(dataset, copy):
         return outcome._replace(hint="it lies where dm may not write")
+    mended = None
     try:
-        mended = _mend_dataset(project, mender, dataset, copy, outcome)
+        expected = _find_expected(project, dataset, copy, copy.read_ref())
+        if expected is not None and expected != outcome.digest:
+            _look_elsewhere(project, mender, dataset, copy, expected)
+            if dry_run:
+                return _plan_dataset(mender, dataset, copy, outcome, expected)
+            mended = _mend_dataset(project, mender, dataset, copy, expected)
+        elif dry_run:
+            return tell_planned(outcome, _tell_source(dataset))
     except DmError as error:
         return fail(outcome.name, error)
     if mended is not None and not mended.left:
@@ -57,22 +68,43 @@ def repair_dataset(project: Project, mender: Mender, dataset: Dataset, outcome: 
 
 
 def _mend_dataset(
-    project: Project, mender: Mender, dataset: Dataset, copy: Copy, outcome: Outcome
+    project: Project, mender: Mender, dataset: Dataset, copy: Copy, expected: Digest
 ) -> Mended | None:
-    """Make a dataset's copy what it should be, of sound bytes; None where it is not known, or not to be had."""
-    ref = copy.read_ref()
-    own = copy.path
-    expected = _find_expected(project, dataset, copy, ref)
-    if expected is None or expected == outcome.digest:
-        return None
-    mender.add_copies(lambda: (path for path in find_copies_of(project, dataset) if path != own))
-    mender.add_copies(lambda: (path for path in _find_noted(project, expected) if path != own))
+    """Make a dataset's copy what it should be, of sound bytes; None where they are not to be had."""
     try:
         if copy.store is not None:
-            return mender.mend_copy(copy.store, copy.store.ref_name(copy.path), ref or Ref(), expected)
+            ref = copy.read_ref() or Ref()
+            return mender.mend_copy(copy.store, copy.store.ref_name(copy.path), ref, expected)
         return _mend_alone(project, mender, dataset, copy, expected)
     except NotFound:
         return None
+
+
+def _look_elsewhere(project: Project, mender: Mender, dataset: Dataset, copy: Copy, expected: Digest) -> None:
+    own = copy.path
+    mender.add_copies(lambda: (path for path in find_copies_of(project, dataset) if path != own))
+    mender.add_copies(lambda: (path for path in _find_noted(project, expected) if path != own))
+
+
+def _plan_dataset(mender: Mender, dataset: Dataset, copy: Copy, outcome: Outcome, expected: Digest) -> Outcome:
+    try:
+        planned = plan_copy(mender.sound, copy.path, copy.read_ref() or Ref(), expected, store=copy.store)
+    except NotFound:
+        return tell_planned(outcome, _tell_source(dataset))
+    if planned.left:
+        return tell_planned(outcome, _tell_source(dataset))
+    return tell_planned(outcome, str(planned))
+
+
+def _tell_source(dataset: Dataset) -> str | None:
+    return "no sound copy is in reach: it would be fetched again" if has_source(dataset) else None
+
+
+def tell_planned(outcome: Outcome, told: str | None) -> Outcome:
+    """What a repair would do about a failure, which stays one; without ``told`` there is nothing that it could do."""
+    if told is None:
+        return outcome._replace(hint="no sound copy is in reach, and it has no source")
+    return outcome._replace(code="would-mend", message=f"{outcome.message}; {told}", hint=None)
 
 
 def _find_expected(project: Project, dataset: Dataset, copy: Copy, ref: Ref | None) -> Digest | None:
@@ -161,15 +193,35 @@ def _fetch_anew(project: Project, dataset: Dataset, outcome: Outcome) -> Outcome
     return fetched._replace(status="ok", code="mended", message="mended from its source")
 
 
-def repair_copy(mender: Mender, store: DiskStore, outcome: Outcome, inodes: frozenset[int] | None) -> Outcome:
+def repair_copy(
+    mender: Mender, store: DiskStore, outcome: Outcome, inodes: frozenset[int] | None, *, dry_run: bool
+) -> Outcome:
+    """Make a copy what its ref says, or with ``inodes`` what of it is a link to these; say what could not be mended."""
     ref = store.read_ref(outcome.name)
     if ref is None or ref.digest is None:
         return outcome
     try:
+        if dry_run:
+            return _plan_repair(mender, store, outcome, ref, inodes)
         mended = mender.mend_copy(store, outcome.name, ref, ref.digest, inodes=inodes)
     except DmError as error:
         return outcome._replace(message=f"{outcome.message}; {error.message}", hint=error.hint)
     if mended.left:
-        hint = "its project's dm verify --repair knows the contract; or name its path"
-        return outcome._replace(differences=mended.left, hint=hint if inodes is not None else "restore it by hand")
+        return _tell_left(outcome, mended.left, inodes)
     return tell_mended(outcome, store.root / outcome.name, ref.digest, mended)
+
+
+def _plan_repair(
+    mender: Mender, store: DiskStore, outcome: Outcome, ref: Ref, inodes: frozenset[int] | None
+) -> Outcome:
+    assert ref.digest is not None
+    mender.look_beside(store, outcome.name)
+    planned = plan_copy(mender.sound, store.root / outcome.name, ref, ref.digest, store=store, inodes=inodes)
+    if planned.left and not planned.steps:
+        return _tell_left(outcome, planned.left, inodes)
+    return tell_planned(outcome, str(planned))
+
+
+def _tell_left(outcome: Outcome, left: Sequence[Difference], inodes: frozenset[int] | None) -> Outcome:
+    hint = "its project's dm verify --repair knows the contract; or name its path"
+    return outcome._replace(differences=left, hint=hint if inodes is not None else "restore it by hand")

@@ -11,11 +11,16 @@ from dm.errors import DmError, MachineFailed, NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.store.examine import DAMAGE, Finding
 from dm.porcelain.mending import Mender
+from dm.porcelain.planning import plan_object
 from dm.porcelain.verifying.copies import list_ref_names, verify_copies
 from dm.porcelain.verifying.objects import read_objects, record_round, tell_round
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore
+from dm.porcelain.verifying.repair import tell_planned
 from dm.progress import SILENT, Progress
 from dm.values import Digest, Outcome
+
+#: The way out where no sound bytes are in reach.
+_NO_WAY = "restore it, or fetch its dataset"
 
 if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
@@ -41,8 +46,8 @@ def verify_store(
     copy that only differs from its ref is left: its project's contract is not known here. One repair of a store goes on
     at a time.
     """
-    if mender is None:
-        return _verify_store(store, options, None, progress=progress, report=report or ignore)
+    if mender is None or options.dry_run:
+        return _verify_store(store, options, mender, progress=progress, report=report or ignore)
     with ExitStack() as held:
         with suppress(MachineFailed):  # one that cannot be written to is looked at all the same
             held.enter_context(mender.repairing(store))
@@ -68,7 +73,7 @@ def _verify_store(
     findings += examiner.find_place_faults()
     inodes = frozenset() if mender is None else frozenset(_list_inodes(store, findings))
     for finding in findings:
-        outcomes.append(_describe(finding) if mender is None else _tidy(mender, store, finding))
+        outcomes.append(_settle(mender, store, finding, dry_run=options.dry_run))
         report(outcomes[-1])
     left = any(outcome.failed and outcome.code in DAMAGE for outcome in outcomes)
     record_round(done, options, damaged=left)
@@ -98,6 +103,38 @@ def _list_inodes(store: DiskStore, findings: Sequence[Finding]) -> Iterator[int]
             yield os.lstat(path).st_ino
 
 
+def _settle(mender: Mender | None, store: DiskStore, finding: Finding, *, dry_run: bool) -> Outcome:
+    if mender is None:
+        return _describe(finding)
+    return _plan(mender, store, finding) if dry_run else _tidy(mender, store, finding)
+
+
+def _plan(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
+    """What `_tidy` would do."""
+    outcome = _describe(finding)
+    told = None
+    if finding.kind in DAMAGE and finding.digest is not None:
+        for name in finding.copies:
+            mender.look_beside(store, name)
+        try:
+            source = plan_object(mender.sound, store, finding.digest, size_bytes=finding.size_bytes)
+            return tell_planned(outcome, f"would be mended {source}")
+        except NotFound as error:
+            if finding.kind != "object-damaged" or finding.copies:
+                return outcome._replace(message=f"{outcome.message}; {error.message}", hint=_NO_WAY)
+            return tell_planned(outcome, "would be put aside: no copy needs it")
+    if finding.kind in ("marker-stray", "leftover") and _is_ours(store, finding):
+        told = "would be removed"
+    elif finding.kind == "marker-missing" and finding.digest is not None:
+        told = "would be marked as complete, if its bytes are what its ref says"
+    return outcome if told is None else outcome._replace(message=f"{outcome.message}; {told}")
+
+
+def _is_ours(store: DiskStore, finding: Finding) -> bool:
+    """Whether a leftover is in ``.dm``: others may be another tool's at work."""
+    return finding.kind == "marker-stray" or finding.path.is_relative_to(store.meta)
+
+
 def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
     """Mend what a finding is about where that is safe; else say it."""
     outcome = _describe(finding)
@@ -122,7 +159,7 @@ def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
         else:
             return outcome
     except DmError as error:
-        return outcome._replace(message=f"{outcome.message}; {error.message}", hint="restore it, or fetch its dataset")
+        return outcome._replace(message=f"{outcome.message}; {error.message}", hint=_NO_WAY)
     return outcome._replace(status="ok", code="mended", exit_status=0, message=told, hint=None)
 
 
