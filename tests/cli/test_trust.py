@@ -625,6 +625,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "doctor": [[]],
     "demo": [[]],
     "hash-object": [["evil.py"], ["-w", "evil.py"]],
+    "hash-params": [[]],
     "cat-object": [["blake3:{plain_id}"]],
     "ls-tree": [["blake3-tree:" + "0" * 64]],
     "checkout-object": [["blake3:{plain_id}", "out.txt"]],

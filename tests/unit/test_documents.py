@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from dm.plumbing.records.dataset_fields import FIELD_NAMES
 from dm.plumbing.records.fields import FIELDS, KIND_TABLES, OBJECT_KINDS
 from dm.plumbing.records.key import derive_key, landing_key
 from dm.plumbing.records.manifest import MANIFEST_NAMES, Manifest
+from dm.plumbing.records.params import canonical_json, hash_params
 from dm.plumbing.records.schema import validate
+from dm.plumbing.records.sidecars import Metadata, decode_config, encode_config, encode_metadata
 from dm.plumbing.store.objects import TreeEntry, encode_tree, tree_id
 from dm.porcelain.cli.app import PLUMBING, PORCELAIN, Commands
 from dm.porcelain.states import REMEDIES
@@ -136,6 +139,28 @@ def test_the_order_of_gravity_is_told(text: str) -> None:
     order = re.search(r"gravest[^:]*: 70, then ([\d,\s]+)\.", text)
     assert order is not None
     assert [70, *(int(number) for number in re.findall(r"\d+", order[1])), 0] == list(GRAVITY)
+
+
+def test_the_parameter_hashes_are_those_of_the_vectors() -> None:
+    vectors = [(row[0], row[1]) for row in read_rows(find_section(SCHEMA, "The parameter hash"))[1:]]
+    assert len(vectors) > 5
+    for table, expected in vectors:
+        assert (table, expected) == (canonical_json(json.loads(table)).decode(), hash_params(json.loads(table)))
+
+
+def test_the_sidecar_of_the_page_is_what_is_written() -> None:
+    (text,) = list_blocks(find_section(SCHEMA, "Sidecars"), "toml")
+    config = decode_config(text.encode())
+    assert text == encode_config(config.cachetype, config.version, config.params, config.hash).decode()
+
+
+def test_every_field_of_the_metadata_is_described() -> None:
+    told = " ".join(" ".join(row) for row in read_rows(find_section(SCHEMA, "Sidecars")))
+    full = Metadata("1", "2", "3", "4", "5", 6.0, {"commit": "7", "branch": "8", "dirty": True}, "9", "10", {"p": "11"})
+    document = tomllib.loads(encode_metadata(full).decode())
+    names = [name for name in document if name != "_META"]
+    names += [name for table in ("git", "origin", "code") for name in document[table]]
+    assert [name for name in names if not re.search(rf"(?<!\w){name}(?!\w)", told)] == []
 
 
 # Fields ---------------------------------------------------------------------------------------------------------------

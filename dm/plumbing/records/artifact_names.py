@@ -1,4 +1,4 @@
-"""Names of produced datasets: cachetype, version and parameter hash (SCHEMA.md, "Names of artifacts").
+"""Names of produced datasets: cachetype, version and parameter hash (SCHEMA.md, "Addresses and names").
 
 An artifact's address is ``<cachetype>[/<version>]/<hash>``, its recipe's key in the state ``<cachetype>[@<version>]``.
 Both parts are single folders' names. The peers let a cachetype have several parts; such an artifact can be named and

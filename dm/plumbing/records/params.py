@@ -127,7 +127,9 @@ def _make_other(value: object, where: str, depth: int) -> Plain:
         return _make_table(value, where, depth)
     if isinstance(value, PurePath):
         return _check_text(value.as_posix(), where)
-    if isinstance(value, (date, time)) and value == value:  # NaT differs from itself
+    if isinstance(value, (date, time)):
+        if value != value:  # pandas' NaT is a datetime, and differs from itself as NaN does
+            raise _refuse(where, "it is NaT, which is no time", "use another value, or leave it out of the key")
         return _check_text(value.isoformat(), where)
     raise _refuse_type(value, where)
 
@@ -156,8 +158,7 @@ def _check_float(number: float, where: str) -> float:
 def _refuse_type(value: object, where: str) -> UsageError:
     kind = type(value)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    article = "an" if name[0] in "aeiouAEIOU" else "a"
-    what = "it is None" if value is None else f"it is {article} {name}"
+    what = "it is None" if value is None else f"its type is {name}"
     return _refuse(where, what, _HINTS.get(name) or _HINTS.get(kind.__name__, _ANY_HINT))
 
 
@@ -196,7 +197,7 @@ def _make_named(table: Mapping[str, object]) -> dict[str, object]:
     for name, value in table.items():
         if not isinstance(name, str):
             raise _refuse(_show(name), "it is no text", "names of parameters are text")
-        named[_check_text(str.__str__(name), "a parameter's name")] = value
+        named[_check_text(str.__str__(name), name)] = value
     return named
 
 

@@ -1,8 +1,8 @@
 """Documents against their JSON Schemas: every finding, with its line and the name that was probably meant.
 
-``schemas/`` (draft 2020-12) describes manifest, state and config file as `dm` writes them. Fields that other tools add
-are allowed there; one that is nearly a known name is a finding all the same. jsonschema gives all findings of a
-document, where fastjsonschema stops at the first; its import (70 ms) is paid by the commands that validate.
+``schemas/`` (draft 2020-12) describes manifest, state, config file and sidecars as `dm` writes them. Fields that other
+tools add are allowed there; one that is nearly a known name is a finding all the same. jsonschema gives all findings of
+a document, where fastjsonschema stops at the first; its import (70 ms) is paid by the commands that validate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from dm.plumbing.records.toml import read_toml
 from dm.values import printable
 
 #: The kinds of document, each with its schema's file.
-KINDS = {"manifest": "manifest.v6.0.json", "state": "state.v6.0.json", "config": "config.v6.0.json"}
+KINDS = {
+    "manifest": "manifest.v6.0.json",
+    "state": "state.v6.0.json",
+    "config": "config.v6.0.json",
+    "artifact-config": "artifact-config.v6.0.json",
+    "artifact-metadata": "artifact-metadata.v6.0.json",
+}
 
 #: How alike two names are (difflib's ratio) when one is taken for a slip of the other: in a table whose other names
 #: are free for other tools, and in one where users have names of their own.
@@ -59,8 +65,8 @@ class Finding(NamedTuple):
 
 
 def validate(kind: str, data: bytes | str, file: Path | None = None) -> list[Finding]:
-    """Hold a TOML document against the schema of its kind (``manifest``, ``state``, ``config``); all that is wrong
-    with it, in the order of its lines. A manifest without findings is also read as `dm` reads it.
+    """Hold a TOML document against the schema of its kind, one of `KINDS`; all that is wrong with it, in the order of
+    its lines. A manifest, and an artifact's configuration without findings, is also read as `dm` reads it.
 
     Raises `Malformed` for a text that is not TOML and `UsageError` for an unknown kind.
     """
@@ -89,6 +95,8 @@ def validate(kind: str, data: bytes | str, file: Path | None = None) -> list[Fin
     told = [one for (field, slip), each in findings.items() if slip or (field, True) not in findings for one in each]
     if kind == "manifest":
         told += _read_as_manifest(document, text, file, is_told=bool(told))
+    if kind == "artifact-config" and not told:
+        told += _read_as_sidecar(data, file)
     return sorted(set(told), key=lambda finding: (finding.line or 0, finding.field, finding.message))
 
 
@@ -197,6 +205,16 @@ def _explain(error: Any, path: list[str | int]) -> tuple[str, str | None]:
 
 def _name_type(value: object) -> str:
     return next((words for kind, words in _TYPE_WORDS if isinstance(value, kind)), "a date or time")
+
+
+def _read_as_sidecar(data: bytes | str, file: Path | None) -> Iterator[Finding]:
+    """What no schema can say: a hash that is not the key table's."""
+    from dm.plumbing.records.sidecars import decode_config
+
+    try:
+        decode_config(data.encode("utf-8") if isinstance(data, str) else data, file=file)
+    except DmError as error:
+        yield Finding(file, None, "", error.message.removeprefix(f"{file}: "), error.hint)
 
 
 def _read_as_manifest(

@@ -134,7 +134,7 @@ def decode_metadata(data: bytes, *, file: Path | None = None) -> Metadata:
     git, packages = (_take_table(document, name) for name in ("git", "packages"))
     return Metadata(
         **texts,
-        duration_s=float(seconds) if type(seconds) in (int, float) else None,
+        duration_s=float(seconds) if type(seconds) is float or type(seconds) is int else None,
         git=git,
         packages=packages,
         state_file=_take_text(document, "origin", "state_file"),

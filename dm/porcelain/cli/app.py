@@ -47,6 +47,7 @@ PORCELAIN = {
 }
 PLUMBING = {
     "hash-object": "Print the digest of files and folders; -w also stores them.",
+    "hash-params": "Print the parameter hash of a table.",
     "cat-object": "Print a blob's bytes or a tree's entries.",
     "ls-tree": "Print a tree's entries.",
     "checkout-object": "Make a working copy of an object.",

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from dm.plumbing.records.schema import Finding
 
 
+_KINDS = ["manifest", "state", "config", "artifact-config", "artifact-metadata"]
+
+
 @command("validate")
 @click.argument("files", nargs=-1, metavar="[FILE]...")
-@click.option("--kind", type=click.Choice(["manifest", "state", "config"]), help="What the files are.")
+@click.option("--kind", type=click.Choice(_KINDS), help="What the files are.")
 def COMMAND(session: Session, files: tuple[str, ...], kind: str | None) -> None:  # noqa: N802
     """Check documents against their schemas: file, line, field, the nearest known name. Exit 1 when anything is off.
 
@@ -92,14 +95,19 @@ def _add_faults(findings: list[Finding], data: bytes, path: Path) -> list[Findin
 
 
 def _tell_kind(name: str) -> str:
+    from dm.plumbing.records.artifact_names import is_param_hash
+
     last = Path(name).name
     if last == "config.toml":
-        return "config"
+        # In an artifact's folder, which is named by its hash, it is a sidecar.
+        return "artifact-config" if is_param_hash(Path(name).parent.name) else "config"
+    if last == "metadata.toml":
+        return "artifact-metadata"
     if last in ("state.toml", ".datamanifest-state.toml", "cached.toml"):
         return "state"
     if last.lower() in ("datamanifest.toml", "datasets.toml"):
         return "manifest"
-    raise UsageError(f"cannot tell what '{name}' is by its name", hint="--kind manifest, state or config says it")
+    raise UsageError(f"cannot tell what '{name}' is by its name", hint=f"--kind says it: {', '.join(_KINDS)}")
 
 
 def _find_documents(session: Session) -> list[tuple[Path, str]]:

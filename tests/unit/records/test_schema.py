@@ -13,7 +13,9 @@ from referencing.jsonschema import DRAFT202012
 from dm.errors import Malformed, UsageError
 from dm.plumbing.records.dataset_fields import FIELD_NAMES
 from dm.plumbing.records.fields import FIELDS
+from dm.plumbing.records.params import hash_params
 from dm.plumbing.records.schema import KINDS, Finding, read_schema, validate
+from dm.plumbing.records.sidecars import Metadata, encode_config, encode_metadata
 
 FILE = Path("f.toml")
 HEX = "0" * 64
@@ -231,6 +233,75 @@ def test_what_dm_writes_itself_has_no_findings() -> None:
     )
 
 
+_META = f'[_META]\nschema = 1\ncachetype = "m.f"\nhash = "{HEX}"\n'
+ARTIFACT_CONFIGS = {
+    "no sidecar": ("a = 1", None, "", "'_META' is missing"),
+    "schema": (
+        _META.replace("1", "2", 1),
+        2,
+        "_META.schema",
+        "'schema' is 2, it must be 1, the schema that is written",
+    ),
+    "hash": (_META.replace(HEX, "0"), 4, "_META.hash", "'hash' is '0', it must be 64 hex digits"),
+    "no cachetype": (_META.replace("cachetype", "mine"), 1, "_META", "'cachetype' is missing in '_META'"),
+    "date": (
+        f"[a]\nb = [2026-01-31]\n{_META}",
+        2,
+        "a.b.0",
+        "'b' must be a plain value, not a date or time",
+    ),
+    "slip": (f'{_META}verison = "v1"', 5, "_META.verison", "'verison' is not a known name; the nearest is 'version'"),
+}
+ARTIFACT_METADATA = {
+    "no schema": ("tool = 'x'", None, "", "'_META' is missing"),
+    "time": (
+        '[_META]\nschema = 1\n[git]\ndirty = "yes"',
+        4,
+        "git.dirty",
+        "'dirty' must be true or false, not a string",
+    ),
+    "created": (
+        'created = "yesterday"\n[_META]\nschema = 1',
+        1,
+        "created",
+        "'created' is 'yesterday', it must be a time as in 2026-01-31T12:00:00Z",
+    ),
+    "packages": (
+        "[_META]\nschema = 1\n[packages]\nnumpy = 2.0",
+        4,
+        "packages.numpy",
+        "'numpy' must be a string, not a number",
+    ),
+    "slip": (
+        'hsot = "x"\n[_META]\nschema = 1',
+        1,
+        "hsot",
+        "'hsot' is not a known name; the nearest is 'host'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["artifact-config", "artifact-metadata"])
+def test_every_fault_of_a_sidecar_is_told(kind: str) -> None:
+    cases = ARTIFACT_CONFIGS if kind == "artifact-config" else ARTIFACT_METADATA
+    for text, line, field, message in cases.values():
+        assert [(line, field, message)] == told(kind, text)
+
+
+def test_the_sidecars_that_dm_writes_are_valid() -> None:
+    params = {"a": [1, {"b": 2.5}], "_c": {"": "x"}, "_METHOD": True, "hash": "x", "versions": 1}
+    config = encode_config("m.f", "v1", params, hash_params(params)).decode()
+    assert [] == told("artifact-config", config)
+    assert [(None, "", f"its parameters have the hash {hash_params(params)[:12]}…, it says '000000000000…'")] == told(
+        "artifact-config", config.replace(hash_params(params), HEX)
+    )
+    full = Metadata(
+        "2026-01-31T12:00:00Z", "dm 1", "h", "u", "Py", 1.5, {"dirty": True}, "/s", "blake3:0", {"numpy": "2"}, {"x": 1}
+    )
+    assert [] == told("artifact-metadata", encode_metadata(full).decode())
+    assert [] == told("artifact-metadata", encode_metadata(Metadata()).decode())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plain_validator_agrees_but_for_slips(kind: str) -> None:
     """The schemas stand on their own: what other tools make of them is the same."""
@@ -241,7 +312,13 @@ def test_the_plain_validator_agrees_but_for_slips(kind: str) -> None:
         [(name, DRAFT202012.create_resource(schema)) for name, schema in resources]
     )
     plain = jsonschema.Draft202012Validator(read_schema(KINDS[kind]), registry=registry)
-    cases = {"manifest": MANIFESTS, "config": CONFIGS, "state": STATES}[kind]
+    cases = {
+        "manifest": MANIFESTS,
+        "config": CONFIGS,
+        "state": STATES,
+        "artifact-config": ARTIFACT_CONFIGS,
+        "artifact-metadata": ARTIFACT_METADATA,
+    }[kind]
     for name, case in cases.items():
         slip = name in ("slip", "structural slip")
         assert (name, slip) == (name, plain.is_valid(read_toml(str(case[0]))))
@@ -254,7 +331,7 @@ def test_text_that_is_not_toml_is_malformed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "hint"), [("manifst", "did you mean 'manifest'?"), ("x", "known are 'manifest', 'state', 'config'")]
+    ("kind", "hint"), [("manifst", "did you mean 'manifest'?"), ("x", f"known are {', '.join(map(repr, KINDS))}")]
 )
 def test_an_unknown_kind_is_told(kind: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
