@@ -4,18 +4,24 @@ The order keeps what somebody is about to name. From ingest to ref every writer 
 ``.dm/format``; here it is held alone while refs are read once more and objects go, so that none goes that a writer has
 met as being there. What was unlinked, linked or written lately is left by its ctime. Where there is no `flock` nothing
 is removed at once: objects are moved to the quarantine and removed by a prune after the grace time.
+
+Whoever works on something partial holds the lock of the copy that it becomes. So partial work goes only while every
+copy's lock is held here; where one is not to be had, all of it stays.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from dm.plumbing.fs.flock import open_lock_file, try_flock, unlock
 from dm.plumbing.fs.lock import ExclusiveLock
-from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.remove import remove_tree
 from dm.plumbing.store.aliases import read_alias
 from dm.plumbing.store.layout import Layout
@@ -32,6 +38,8 @@ from dm.values import Digest
 Kind = Literal["object", "alias", "partial", "aside", "ref"]
 #: Below `.dm/partial`: workspaces, which `Workspace` clears by their locks.
 _WORK_PREFIX = "work-"
+#: Below `.dm/locks`: the locks of copies are named by a BLAKE3 in hex.
+_COPY_LOCK_LENGTH = 64
 
 
 class Unreached(NamedTuple):
@@ -78,7 +86,10 @@ class Pruner:
             reached = find_reached(self._store, refs)
             found = list(dead.values())
             found += self._list_objects(before_ns, reached)
-            found += self._list_partials(before_ns)
+            partials = list(self._list_partials(before_ns))
+            if partials:
+                with self._hold_copies() as idle:
+                    found += partials if idle else []
             if quarantine:
                 found += self._list_aside(before_ns)
         return found
@@ -97,12 +108,17 @@ class Pruner:
                 reached = find_reached(self._store, self._store.list_refs())
                 with self._progress.start("pruning", total=len(items), unit="files") as task:
                     for item in items:
-                        if item.kind == "ref":
+                        if item.kind in ("ref", "partial"):
                             continue
                         pruned = self._remove(item, reached, locked=lock.works)
                         task.advance(1)
                         if pruned is not None:
                             gone.append(pruned)
+                partials = [item for item in items if item.kind == "partial"]
+                if partials:
+                    with self._hold_copies() as idle:
+                        went = [self._remove(item, reached, locked=lock.works) for item in partials if idle]
+                        gone += [each for each in went if each is not None]
                 if any(each.item.kind == "object" for each in gone):
                     gone += [Pruned(alias) for alias in self._remove_dead_aliases()]
         return gone
@@ -148,6 +164,36 @@ class Pruner:
             return None
         forget_unlocked(self._layout, item.name.removeprefix("refs/"))
         return Pruned(item)
+
+    @contextmanager
+    def _hold_copies(self) -> Iterator[bool]:
+        """Hold the lock of every copy, so that nobody begins or goes on with partial work; whether they were to be had.
+
+        A copy that was never locked has no partial work either.
+        """
+        held: list[int] = []
+        try:
+            yield self._take_copies(held)
+        finally:
+            for descriptor in held:
+                unlock(descriptor)
+
+    def _take_copies(self, held: list[int]) -> bool:
+        for path in _list_folder(self._layout.locks):
+            if len(path.name) != _COPY_LOCK_LENGTH:
+                continue  # another kind of lock
+            try:
+                held.append(open_lock_file(path, make=False)[0])
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EACCES):
+                    raise
+                taken = False
+            else:
+                taken = try_flock(held[-1]) is not False
+            if not taken:
+                self._progress.note(f"somebody works in '{display_path(self._layout.root)}': partial work there stays")
+                return False
+        return True
 
     def _list_partials(self, before_ns: int) -> Iterator[Unreached]:
         for path in _list_folder(self._layout.partial):

@@ -14,6 +14,7 @@ from dm.plumbing.store.disk import DiskStore
 from dm.plumbing.store.prune import Unreached
 from dm.plumbing.store.publication import Publication
 from dm.values import Digest
+from tests.fixtures.sinks import RecordingProgress
 
 
 def make_store(tmp_path: Path) -> DiskStore:
@@ -124,6 +125,23 @@ def test_an_alias_goes_with_its_object(tmp_path: Path) -> None:
     kinds = [each.item.kind for each in store.remove_unreached(find(store))]
     assert ["object", "alias"] == kinds
     assert None is store.find_by_digest(alias)
+
+
+def test_partial_work_stays_while_a_copy_is_locked(tmp_path: Path) -> None:
+    told = RecordingProgress()
+    store = DiskStore(tmp_path / "root", progress=told)
+    half = store.partials() / "ab12"
+    half.write_bytes(b"half")
+    lone = str(store.put_blob(b"nobody names this"))
+    with store.lock_copy(store.root / "one"):
+        assert [lone] == [each.name for each in find(store)]
+    found = find(store)
+    assert {lone, "partial/ab12"} == {each.name for each in found}
+    with store.lock_copy(store.root / "two"):  # since it was looked for
+        assert [lone] == [each.item.name for each in store.remove_unreached(found)]
+    assert half.exists()
+    assert 2 == sum("partial work there stays" in note for note in told.notes)
+    assert ["partial/ab12"] == [each.item.name for each in store.remove_unreached(find(store))]
 
 
 def test_an_old_partial_download_goes_and_a_workspace_stays(tmp_path: Path) -> None:
