@@ -1,15 +1,13 @@
 """The store on disk: objects, refs, aliases and working copies below one root. The face of this folder.
 
-Nothing is made before the first write. What takes several steps goes through `Publisher`, `Ingest` and `Checkout`, in a
-private `Workspace`, and holds a shared `flock` on ``.dm/format``, so that prune (which holds it exclusively) never
-takes an object away between being written and being named by a ref.
+Nothing is made before the first write. What takes several steps has a class of its own (`Publisher`, `Ingest`,
+`Delivery`, `Custody` …), imported when it is first asked for, and is done in a piece of work that `Workshop` opens: in
+a private `Workspace`, with prune held off, which never takes an object away before the ref that names it is written.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,23 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from dm.environment import format_time, read_clock_ns
-from dm.errors import DmError, Refused
+from dm.errors import DmError
 from dm.plumbing.fs.link import LinkMode
 from dm.plumbing.fs.machine import display_path, machine_errors
-from dm.plumbing.fs.publish import (
-    ensure_folder,
-    remove_tree,
-)
+from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of, tree_id_of
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.loose import LooseObjects
-from dm.plumbing.store.markers import (
-    CopyState,
-    put_marker,
-    read_copy_state,
-    refuse_foreign_marker,
-    remove_marker,
-)
+from dm.plumbing.store.markers import CopyState, read_copy_state
 from dm.plumbing.store.objects import TreeEntry, encode_tree, refuse_unsafe_names
 from dm.plumbing.store.ref_files import RefFiles
 from dm.plumbing.store.refs import Ref
@@ -340,24 +329,16 @@ class DiskStore:
         The copy may be another tool's: it is neither linked nor chmoded. Its bytes become objects only where a reflink
         makes that free; else the copy stands alone. Sizes that are not given are looked up. The caller holds the lock.
         """
-        name = self._layout.ref_name(copy)
-        with machine_errors("adopt", copy):
-            is_folder = stat.S_ISDIR(os.stat(copy).st_mode)
-            if is_folder != digest.is_tree:
-                kind = "folder" if is_folder else "file"
-                raise Refused(f"cannot adopt the {kind} '{display_path(copy)}' as {digest.short}", code="other-kind")
-            if size_bytes is None or files is None:
-                size_bytes, files = _count(copy, is_folder=is_folder)
-            marked = refuse_foreign_marker(copy, is_folder=is_folder)
-            self._layout.prepare()
-            with self._workshop.hold_off_prune():
-                if "reflink" in self.ground().rungs and not self.has(digest):
-                    self.ingest(copy)
-                ref = Ref(digest, size_bytes, files, format_time(read_clock_ns()), source_id)
-                self.write_ref(name, ref)
-            if not marked:
-                put_marker(copy, is_folder=is_folder)
-        return ref
+        from dm.plumbing.store.custody import Custody
+
+        return Custody(self._layout, self._workshop).adopt(
+            copy,
+            digest,
+            known=Ref(None, size_bytes, files, None, source_id),
+            objects=self._objects,
+            ingest=self.ingest,
+            durable=self.options.durable,
+        )
 
     def checkout(
         self,
@@ -498,19 +479,9 @@ class DiskStore:
         """Remove a copy with its marker and its ref; objects stay. It goes by one rename: a kill leaves it whole, or
         nothing. The caller holds its lock.
         """
-        with self._workshop.open() as workspace, machine_errors("delete", copy):
-            if not copy.is_dir() or copy.is_symlink():
-                remove_marker(copy, is_folder=False)
-            try:
-                os.rename(copy, workspace.new_path())
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                remove_tree(copy)  # a mount of its own
-            self.remove_ref(self.ref_name(copy))
-            self.forget_unlocked(copy)
+        from dm.plumbing.store.custody import Custody
+
+        Custody(self._layout, self._workshop).discard(copy)
 
     @contextmanager
     def _unlocking(self) -> Iterator[Unlocker]:
@@ -596,13 +567,3 @@ class DiskStore:
             self._progress.note(
                 f"copies in '{display_path(self.root)}' stand alone, without objects: none of {modes} works there"
             )
-
-
-def _count(copy: Path, *, is_folder: bool) -> tuple[int, int]:
-    """(bytes, files and links) of a copy."""
-    if not is_folder:
-        return os.stat(copy).st_size, 1
-    from dm.plumbing.store.measure import scan_copy
-
-    sizes = [entry.size for entry in scan_copy(copy) if entry.kind != "folder"]
-    return sum(sizes), len(sizes)
