@@ -23,6 +23,7 @@ from dm.plumbing.store.ref_files import RefFiles
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.unlocked import forget_unlocked
 from dm.plumbing.store.workshop import Workshop
+from dm.values import Digest
 
 
 class Custody:
@@ -45,7 +46,8 @@ class Custody:
     ) -> Ref:
         """Mark a copy whose bytes were just proven to be ``digest``; write its ref, verified now, and return it.
 
-        ``known`` has its source id and its sizes; sizes that it does not have are looked up. ``ingest`` makes objects of its bytes: called only where a reflink makes that free and there is none yet.
+        ``known`` has its source id and its sizes; sizes that it does not have are looked up. ``ingest`` makes objects
+        of its bytes: called only where a reflink makes that free and there is none yet.
         """
         name = self._refs.name(copy)
         with machine_errors("adopt", copy):

@@ -22,6 +22,7 @@ from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import MARKER_NAME, has_marker
 from dm.plumbing.store.object_look import ExaminedObjects, ObjectLook, ObjectReader, is_hex
 from dm.plumbing.store.objects import FOLDER_MODE, TreeEntry, decode_tree
+from dm.plumbing.store.ref_files import RefFiles
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.unlocked import list_unlocked
 from dm.progress import SILENT, Progress
@@ -68,6 +69,7 @@ class Examiner:
     def __init__(self, layout: Layout, *, progress: Progress = SILENT) -> None:
         self._layout = layout
         self._progress = progress
+        self._refs = RefFiles(layout)
         self._trees: set[bytes] = set()  # trees that refs lead to
         self._sizes: dict[bytes, int | None] = {}  # of files that refs lead to
 
@@ -98,7 +100,7 @@ class Examiner:
 
     def find_ref_faults(self) -> Iterator[Finding]:
         """Each ref that cannot be read, that has no copy, or whose copy has no marker."""
-        for name, ref in self._list_ref_names():
+        for name, ref in self._list_refs():
             path, copy = Path(self._layout.ref_path(name)), self._layout.root / name
             if isinstance(ref, DmError):
                 yield Finding("ref-malformed", path, ref.message, copies=(name,))
@@ -115,7 +117,7 @@ class Examiner:
         """
         if not self._layout.root.is_dir():
             return
-        known = {name for name, _ in self._list_ref_names()}
+        known = set(self._refs.list_names())
         waiting = [self._layout.root]
         while waiting:
             folder = waiting.pop()
@@ -179,25 +181,15 @@ class Examiner:
                 if not is_hex(path.name, 62) or not stat.S_ISREG(path.lstat().st_mode):
                     yield Finding("object-stray", path, message)
 
-    def _list_ref_names(self) -> Iterator[tuple[str, Ref | DmError]]:
-        if not self._layout.is_there():
-            return
-        top = os.fspath(self._layout.refs)
-        for folder, _, names in os.walk(top):
-            for name in sorted(names):
-                if is_temporary(name):
-                    continue
-                path = f"{folder}/{name}"
-                try:
-                    with machine_errors("read", path), open(path, encoding="utf-8", errors="replace") as file:
-                        line = file.read(4096)
-                    # A power cut without `durable` may leave an empty file: then nothing is known.
-                    yield path[len(top) + 1 :], Ref.parse(line, file=path) if line else Ref()
-                except DmError as error:
-                    yield path[len(top) + 1 :], error
+    def _list_refs(self) -> Iterator[tuple[str, Ref | DmError]]:
+        for name in self._refs.list_names():
+            try:
+                yield name, self._refs.read(name) or Ref()
+            except DmError as error:
+                yield name, error
 
     def _read_refs(self) -> Iterator[tuple[str, Ref]]:
-        for name, ref in self._list_ref_names():
+        for name, ref in self._list_refs():
             if isinstance(ref, Ref):
                 yield name, ref
 
