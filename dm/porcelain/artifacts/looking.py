@@ -63,12 +63,13 @@ class Wanted(NamedTuple):
 
 class Place(NamedTuple):
     """A folder in which it may lie. ``store`` has the refs that speak of it (None: nothing vouches for bytes there);
-    ``own`` says that it may be written to.
+    ``own`` says that it may be written to, ``is_users`` that only this user's own tools put results there.
     """
 
     folder: str
     store: DiskStore | None
     own: bool
+    is_users: bool
 
 
 class Found(NamedTuple):
@@ -97,11 +98,12 @@ class Fault(NamedTuple):
 class _Known:
     """What was proven of one folder."""
 
-    __slots__ = ("config", "config_id", "digest", "entries", "stamps")
+    __slots__ = ("config", "config_id", "digest", "entries", "ref_name", "stamps")
 
     def __init__(self, config: bytes) -> None:
         self.config = config
         self.config_id = b""
+        self.ref_name = ""
         self.digest: Digest | None = None
         self.entries: dict[bytes, TreeEntry] = {}
         # name -> stat data when the data was last found right, and when these stat data were first seen (seconds)
@@ -188,7 +190,7 @@ class Looker:
     def _compare(
         self, place: Place, wanted: Wanted, known: _Known, status: os.stat_result | None, *, in_memory: bool
     ) -> Found | Fault | None:
-        ref = _read_ref(place)
+        ref = _read_ref(place, known)
         if ref is None or ref.digest is None or not ref.digest.is_tree:
             if status is None:
                 return None
@@ -223,7 +225,7 @@ class Looker:
         try:
             entries = store.read_tree(digest)
         except (NotFound, ContentMismatch, Malformed):
-            found = _build_entries(place.folder, digest)
+            found = build_entries(place.folder, digest)
             if found is None:
                 return False
             entries = found
@@ -247,16 +249,17 @@ class Looker:
         return None, hash_blob(path)
 
 
-def _read_ref(place: Place) -> Ref | None:
+def _read_ref(place: Place, known: _Known) -> Ref | None:
     if place.store is None:
         return None
     try:
-        return place.store.read_ref(Path(place.folder))
+        known.ref_name = known.ref_name or place.store.ref_name(Path(place.folder))
+        return place.store.read_ref(known.ref_name)
     except Malformed:
         return None  # it is written anew when the artifact is adopted
 
 
-def _build_entries(folder: str, digest: Digest) -> list[TreeEntry] | None:
+def build_entries(folder: str, digest: Digest) -> list[TreeEntry] | None:
     """The entries of the tree with this digest, from what lies in the folder: all of it, or all but what was put there
     since. None when that is not the tree.
     """

@@ -30,6 +30,7 @@ from dm.plumbing.records.sidecars import (
 )
 from dm.plumbing.store.markers import MARKER_NAME
 from dm.plumbing.store.publication import Publication
+from dm.porcelain.artifacts.taking_over import take_over
 
 if TYPE_CHECKING:
     from dm.plumbing.fs.lock import CopyLock
@@ -202,8 +203,6 @@ class Pending:
 
         In between it is as a peer would have left it, and taken over at the next look.
         """
-        from dm.plumbing.store.measure import measure_copy
-
         work = self._work
         target = work.folder / work.name
         if held.store.options.durable:
@@ -211,14 +210,7 @@ class Pending:
         if target.is_dir():
             remove_tree(target)
         replace(path, target)
-        store, folder = held.store, work.folder
-        ref = store.read_ref(folder)
-        measured = measure_copy(folder)
-        if ref is not None and ref.digest is not None and store.has(ref.digest):
-            store.lock(folder, measured)
-        else:
-            size_bytes, files = measured.size_bytes, measured.files
-            store.adopt(folder, measured.digest, size_bytes=size_bytes, files=files)
+        take_over(held.store, work.folder, new=work.name, progress=work.progress)
 
     def _describe(self, extra: Mapping[str, object]) -> Metadata:
         work = self._work

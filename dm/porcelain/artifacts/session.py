@@ -32,7 +32,8 @@ from dm.porcelain.artifacts.pending import (
 )
 from dm.porcelain.artifacts.recipe import Recipe, make_data_name
 from dm.porcelain.artifacts.registering import Register
-from dm.porcelain.artifacts.trusting import may_be_cloned
+from dm.porcelain.artifacts.taking_over import take_over
+from dm.porcelain.artifacts.trusting import is_peers_own, may_be_cloned
 from dm.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -53,13 +54,18 @@ _KINDS_MAX = 1000
 
 
 class Loaded:
-    """A result that was found: its ``value``, and the ``path`` of its data."""
+    """A result that was found, and its ``value``."""
 
-    __slots__ = ("path", "value")
+    __slots__ = ("_path", "value")
 
-    def __init__(self, value: object, path: Path) -> None:
+    def __init__(self, value: object, path: str | Path) -> None:
         self.value = value
-        self.path = path
+        self._path = path
+
+    @property
+    def path(self) -> Path:
+        """Where the data lies."""
+        return Path(self._path)  # made when it is asked for: it would be a tenth of the cost of a hit
 
     @property
     def code_digest(self) -> str | None:
@@ -261,7 +267,8 @@ class Artifacts:
         return self._project.open_store(root)
 
     def _own_place(self, call: _Call) -> Place:
-        return Place(call.folder, self._open_store(call.kind.store_root), own=True)
+        is_users = not call.kind.may_be_cloned
+        return Place(call.folder, self._open_store(call.kind.store_root), own=True, is_users=is_users)
 
     def _list_places(self, call: _Call) -> Iterator[Place]:
         """Where the artifact may lie: its place, where it was last found, then where it is only read."""
@@ -287,7 +294,8 @@ class Artifacts:
         if known is None:
             root = next((each for each in parent.parents if os.path.exists(each / ".dm" / "format")), None)
             store = None if root is None else self._open_store(root)
-            known = self._others[parent] = Place(os.fspath(parent), store, own=False)
+            is_users = is_peers_own(self._project, parent)
+            known = self._others[parent] = Place(os.fspath(parent), store, own=False, is_users=is_users)
         return known._replace(folder=os.fspath(folder))
 
     # Finding
@@ -314,16 +322,15 @@ class Artifacts:
             self._passed.add(found.place.folder)
             self._tell_once(f"'{display_path(found.path)}' is passed over: {permission}")
             return None
-        path = Path(found.path)
         try:
-            value = self._load(kind, path, found.content, permission)
+            value = self._load(kind, found.path, found.content, permission)
         except SourceFailed as error:
             if error.code == "extra-missing" or isinstance(error.__cause__, MemoryError):
                 raise
             self._looker.forget(place.folder)
             return Fault(place, error.message, data_only=True)
         self._settle(call, found)
-        return Loaded(value, path)
+        return Loaded(value, found.path)
 
     def _permit(self, kind: _Kind, found: Found) -> Permission | str | None:
         """The permission to load the data where its format may run code (None: it needs none); else why there is none.
@@ -333,7 +340,7 @@ class Artifacts:
         """
         if kind.loader is None or not kind.loader.runs_code:
             return None
-        if found.place.own and not kind.may_be_cloned:
+        if found.place.is_users:
             from dm.plumbing.records.trust import permit_own
 
             permission = permit_own(found.status)
@@ -346,10 +353,11 @@ class Artifacts:
         except Refused as error:
             return f"{error.message}" if error.hint is None else f"{error.message} ({error.hint})"
 
-    def _load(
-        self, kind: _Kind, path: Path, content: bytes | None, permission: Permission | None
-    ) -> object:
+    def _load(self, kind: _Kind, file: str, content: bytes | None, permission: Permission | None) -> object:
         recipe = kind.recipe
+        if content is not None and kind.loader is not None:
+            return kind.loader.load_bytes(content, label=file, permission=permission)
+        path = Path(file)
         if recipe.loader is not None:
             from dm.plumbing.formats.loaders.kinds import Loader
 
@@ -357,8 +365,6 @@ class Artifacts:
             return Loader(recipe.format, "the given loader", recipe.loader, takes_folder=True).load(path)
         if kind.loader is None:
             return path
-        if content is not None:
-            return kind.loader.load_bytes(content, label=os.fspath(path), permission=permission)
         return kind.loader.load(path, permission=permission)
 
     def _settle(self, call: _Call, found: Found) -> None:
@@ -373,17 +379,13 @@ class Artifacts:
 
     def _adopt(self, kind: _Kind, place: Place) -> None:
         """Write a ref for an artifact that a peer made, or put a format into; where that cannot be done now, later."""
-        from dm.plumbing.store.measure import measure_copy
-
         store, folder = place.store, Path(place.folder)
         assert store is not None
         if self._project.find_place_distrust(kind.location) is not None:
             return
         try:
             with store.lock_copy(folder, timeout_s=0):
-                measured = measure_copy(folder)
-                size_bytes, files = measured.size_bytes, measured.files
-                store.adopt(folder, measured.digest, size_bytes=size_bytes, files=files)
+                take_over(store, folder, new=None, progress=self.progress)
         except DmError as error:
             if error.code != "locked":
                 self._not_adopted.add(place.folder)
@@ -490,7 +492,7 @@ class Artifacts:
             from dm.plumbing.records.trust import permit_own
 
             runs_code = kind.loader is not None and kind.loader.runs_code
-            return self._load(kind, path, None, permit_own(os.stat(path)) if runs_code else None)
+            return self._load(kind, os.fspath(path), None, permit_own(os.stat(path)) if runs_code else None)
 
         def done() -> None:
             self._looker.forget(call.folder)

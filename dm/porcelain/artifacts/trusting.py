@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dm.errors import Malformed
+from dm.plumbing.records.artifact_places import PEERS_FOLDER
 from dm.plumbing.records.ladder import FROM_PROJECT
 from dm.plumbing.records.untrusted import follow_links
 
@@ -29,6 +31,15 @@ def may_be_cloned(project: Project, location: Location, ref: str) -> bool:
     module = sys.modules.get(ref.partition(":")[0])
     file = getattr(module, "__file__", None)
     return not (isinstance(file, str) and _is_inside(follow_links(os.fspath(Path(file).absolute())), root))
+
+
+def is_peers_own(project: Project, folder: Path) -> bool:
+    """Whether a folder is below the one in which the peers keep this user's results when nothing is configured."""
+    try:
+        peers = project.places.expand(PEERS_FOLDER, used_in="the peers' folder")
+    except Malformed:
+        return False
+    return _is_inside(follow_links(os.fspath(folder)), follow_links(os.path.normpath(peers)))
 
 
 def _is_inside(path: str, root: str) -> bool:

@@ -150,6 +150,24 @@ def test_the_damage_of_one_format_leaves_the_others(results: Results, home: Home
     assert ["data.pickle", "note.tmp"] == [path.name for path in _list_quarantine(home)]
 
 
+@pytest.mark.parametrize("has_objects", [True, False])
+def test_a_further_format_does_not_bless_what_went_bad_beside_it(
+    open_anew: Open, results: Results, project: Path, has_objects: bool
+) -> None:
+    if not has_objects:
+        (project / ".datamanifest").mkdir(exist_ok=True)
+        (project.parent / "home" / "config" / "datamanifest").mkdir(parents=True)
+        (project.parent / "home" / "config" / "datamanifest" / "config.toml").write_text('link = ["reflink"]\n')
+    results = open_anew()
+    results.call(value=1)
+    flip(_folder_of(results) / "data.pickle")
+    as_json = RECIPE._replace(format="json", check="never")
+    assert 2 == open_anew().call(as_json, value=2, fresh=True)
+    other = open_anew()
+    assert (3, 2) == (other.call(value=3), other.call(as_json))
+    assert 1 == other.computed
+
+
 def test_a_pickle_that_cannot_be_read_is_computed_again(
     results: Results, open_anew: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
