@@ -183,22 +183,23 @@ class Partial:
     ) -> int:
         taken = 0
         size = _FIRST_READ_BYTES
-        # In turns: what is in one is hashed behind our back while it is written and the other one is filled.
-        buffer, other = self._ensure_buffers()
         while expected_bytes is None or taken < expected_bytes:
+            # In turns: what is in one is hashed behind our back while it is written and the other one is filled. Whose
+            # turn it is stays from one call to the next, as the hashing of what was fed last does.
+            buffer, other = self._ensure_buffers()
             begun = monotonic()
             count = read(buffer[:size])
             if not count:
                 break
             size = _next_read_bytes(size, monotonic() - begun)
             self._hasher.feed(buffer[:count])
+            self._buffers = other, buffer
             if write:
                 self._write(buffer[:count])
             else:
                 self.size_bytes += count
             taken += count
             report(count)
-            buffer, other = other, buffer
         return taken
 
     def _ensure_buffers(self) -> tuple[memoryview, memoryview]:
