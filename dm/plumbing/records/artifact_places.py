@@ -74,12 +74,9 @@ def locate_artifact(
     scope, and for a place in folders of other tools; `Malformed` for an undefined symbol or a bad selector. Whether the
     place needs trust is another question: `ArtifactPlace.location`.
     """
-    check_cachetype(cachetype)
-    check_version(version)
-    if not is_param_hash(hash):
-        raise UsageError(f"'{printable(hash)}' is no parameter hash of 64 hex digits", code="hash-malformed")
+    address = _make_safe_address(cachetype, version, hash)
     base = _find_folder(places, cache_dir, store, scope)
-    folder = base.folder / make_address(cachetype, version, hash)
+    folder = base.folder / address
     # What the environment or the call itself names may lie anywhere, as for datasets.
     if any(rung.level != ENVIRONMENT for rung in base.rungs):
         reason = find_foreign_folder(base.path, places.project_root)
@@ -90,6 +87,14 @@ def locate_artifact(
                 code="place-reserved",
             )
     return ArtifactPlace(base.store_root or base.folder, folder, base.scope, base.rungs)
+
+
+def _make_safe_address(cachetype: str, version: str, hash: str) -> str:
+    check_cachetype(cachetype)
+    check_version(version)
+    if not is_param_hash(hash):
+        raise UsageError(f"'{printable(hash)}' is no parameter hash of 64 hex digits", code="hash-malformed")
+    return make_address(cachetype, version, hash)
 
 
 def _find_folder(places: Places, cache_dir: str | Path | None, store: str | None, scope: str | None) -> Folder:
@@ -119,7 +124,7 @@ def list_other_places(places: Places, cachetype: str, version: str, hash: str) -
 
     Raises as `locate_artifact` for unsafe names, and `Malformed` for a pool with an undefined symbol.
     """
-    address = make_address(check_cachetype(cachetype), check_version(version), hash)
+    address = _make_safe_address(cachetype, version, hash)
     return [folder / address for folder in _list_read_only(places)]
 
 

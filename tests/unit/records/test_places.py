@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from dm.environment import Environment
 from dm.errors import DmError, Malformed, Refused
-from dm.plumbing.records.config import make_line_finder
-from dm.plumbing.records.ladder import Ladder, Source
 from dm.plumbing.records.places import Places
-from dm.plumbing.records.toml import read_toml
 from dm.values import Key
+from tests.fixtures.places import ROOT, make_places
 
-ROOT = Path("/p/proj")
 KEY = Key.parse("example.com/a.nc")
 
 
@@ -31,34 +26,6 @@ class Entry(NamedTuple):
     scope: str | None = None
     skip_download: bool = False
     landing: Key = KEY
-
-
-def make_places(
-    manifest: str = "",
-    *,
-    checkout: str = "",
-    user: str = "",
-    variables: Mapping[str, str] | None = None,
-    root: Path | None = ROOT,
-) -> Places:
-    folders = {"XDG_DATA_HOME": "/u/data", "XDG_CACHE_HOME": "/u/cache", "HOME": "/u", "USER": "me"}
-    environment = Environment({**folders, **(variables or {})}, Path("/u"), Path("/w"), "login1", 1)
-
-    def source(text: str, path: str, table: tuple[str, ...] = ()) -> Source:
-        document: Mapping[str, object] = read_toml(text)
-        for part in table:
-            document = document.get(part, {})  # type: ignore[assignment]
-        return Source(Path(path), document, table, make_line_finder(text))
-
-    path = f"{root}/datamanifest.toml"
-    ladder = Ladder(
-        environment,
-        source(checkout, f"{root}/.datamanifest/config.toml"),
-        source(manifest, path, ("_STORAGE",)),
-        source(user, "/u/.config/datamanifest/config.toml"),
-        project_root=root,
-    )
-    return Places(ladder, root, environment, manifest=Source(Path(path), {}, (), make_line_finder(manifest)))
 
 
 # Locations
