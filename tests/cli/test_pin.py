@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import tomllib
 from pathlib import Path
+
+import pytest
 
 from tests.fixtures.archives import read_tree
 from tests.fixtures.commands import Ask, default_copy, snapshot, write_manifest
 from tests.fixtures.homes import Home, RunDm
+from tests.fixtures.machine import MakeTmpfs
 from tests.fixtures.servers import HttpServer
 
 
@@ -108,3 +112,22 @@ def test_one_with_skip_checksum_is_refused(project: Path, http_server: HttpServe
 def test_names_are_asked_for(project: Path, run_dm: RunDm) -> None:
     write_manifest(project)
     assert 2 == run_dm("pin").returncode
+
+
+@pytest.mark.needs_root
+def test_a_copy_in_a_store_that_cannot_be_written_to_is_pinned(
+    small_tmpfs: MakeTmpfs, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    folder = small_tmpfs(4 << 20)
+    environment = {"DATAMANIFEST_DATA_DIR": str(folder / "store")}
+    uris = [http_server.put(f"/{name}.bin", name.encode()) for name in ("a", "b")]
+    write_manifest(project, *(f'[{name}]\nuri = "{uri}"\n' for name, uri in zip("ab", uris, strict=True)))
+    assert 0 == run_dm("fetch", env=environment).returncode
+    write_manifest(project, *(f'[{name}]\nuri = "{uri}"\n' for name, uri in zip("ab", uris, strict=True)))
+    (project / ".datamanifest-state.toml").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+    answer = ask("pin", "a", "b", env=environment)
+
+    assert (0, ["ok", "ok"]) == (answer.status, [each["status"] for each in answer.outcomes]), answer.stderr
+    assert ["clean", "clean"] == [each["state"] for each in ask("status", env=environment).outcomes]

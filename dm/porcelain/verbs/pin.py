@@ -27,9 +27,9 @@ def pin(project: Project, identifiers: Sequence[str], *, dry_run: bool = False) 
     """Read every byte of each named dataset's copy and write its digests into the manifest as the new contract.
 
     The declared algorithm is kept, sha256 where there is none; a folder gets ``digest`` too. The copy is then known as
-    sound: its ref, its marker and the state follow. A dataset without bytes is exit 3, one with ``skip_checksum`` is
-    refused. With ``dry_run`` nothing is written. The manifest is written once for all, last; when that fails nothing
-    that was measured is claimed.
+    sound: its ref, its marker and the state follow, where they may be written. A dataset without bytes is exit 3, one
+    with ``skip_checksum`` is refused. With ``dry_run`` nothing is written. The manifest is written once for all, first:
+    when that fails nothing that was measured is claimed.
     """
     selection = select(project, identifiers)
     outcomes = list(selection.failures)
@@ -52,9 +52,9 @@ def pin(project: Project, identifiers: Sequence[str], *, dry_run: bool = False) 
     if not dry_run:
         if changes:
             project.edit_manifest(lambda manifest: _complete(manifest, changes))
-        for dataset, candidate, measured, _ in pinned:
-            _record(project, dataset, candidate, measured)
+        told = [_record(project, *each) for each in pinned]
         _remember(project, [(dataset, candidate, measured) for dataset, candidate, measured, _ in pinned])
+        return [*outcomes, *told]
     return [*outcomes, *(outcome for *_, outcome in pinned)]
 
 
@@ -126,12 +126,20 @@ def _complete(
     }
 
 
-def _record(project: Project, dataset: Dataset, candidate: Candidate, measured: Measured) -> None:
+def _record(
+    project: Project, dataset: Dataset, candidate: Candidate, measured: Measured, outcome: Outcome
+) -> Outcome:
     """The copy is known as sound from now on: ref and marker, where its place has such and may be written."""
     if is_read_only(candidate) or project.find_distrust(dataset, candidate.copy):
-        return
-    with project.lock_copy(candidate.copy):
-        adopt(candidate.copy, dataset, measured)
+        return outcome
+    try:
+        with project.lock_copy(candidate.copy):
+            adopt(candidate.copy, dataset, measured)
+    except DmError as error:
+        if error.code in ("permission", "read-only"):
+            return outcome  # somebody else's store: the contract vouches for the copy
+        return fail(dataset.name, error)
+    return outcome
 
 
 def _remember(project: Project, pinned: Sequence[tuple[Dataset, Candidate, Measured]]) -> None:
