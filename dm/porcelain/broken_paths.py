@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dm.plumbing.records.artifact_names import is_param_hash
 from dm.plumbing.store.markers import has_marker
 from dm.plumbing.store.objects import FOLDER_MODE, TreeEntry
 from dm.values import Difference
@@ -25,13 +26,17 @@ def list_broken(
     differences: Sequence[Difference],
     wanted: Mapping[bytes, TreeEntry],
     inodes: frozenset[int] | None,
+    *,
+    keep_siblings: bool = False,
 ) -> Broken:
-    """What is to be mended in a folder that should hold ``wanted``.
+    """What is to be mended in a folder that should hold ``wanted``; with ``keep_siblings`` not what is a sibling.
 
     With ``inodes`` only what is a link to these, and what is lost where the marker is too: a copy without its marker is
     one that a repair was killed in.
     """
     left: list[Difference] = []
+    if keep_siblings:
+        differences = [each for each in differences if not is_sibling(each, wanted)]
     if inodes is not None:
         unmarked = not has_marker(copy, is_folder=True)
         chosen = [
@@ -57,6 +62,18 @@ def _expand(difference: Difference, wanted: Mapping[bytes, TreeEntry]) -> Iterat
         for below in sorted(wanted):
             if below.startswith(name + b"/"):
                 yield Difference(os.fsdecode(below), "lost")
+
+
+def is_artifact(name: str) -> bool:
+    """Whether a ref's name is that of a produced dataset: its last part is a parameter hash."""
+    return is_param_hash(name.rpartition("/")[2])
+
+
+def is_sibling(difference: Difference, names: Container[bytes]) -> bool:
+    """Whether something lies beside what a folder should hold, not inside of it: in the folder of a produced dataset
+    other tools put further formats there.
+    """
+    return difference.how == "added" and os.fsencode(difference.path).partition(b"/")[0] not in names
 
 
 def is_among(path: Path, inodes: frozenset[int]) -> bool:

@@ -120,11 +120,19 @@ class Mender:
         return kept
 
     def mend_copy(
-        self, store: DiskStore, name: str, ref: Ref, expected: Digest, *, inodes: frozenset[int] | None = None
+        self,
+        store: DiskStore,
+        name: str,
+        ref: Ref,
+        expected: Digest,
+        *,
+        inodes: frozenset[int] | None = None,
+        keep_siblings: bool = False,
     ) -> Mended:
         """Make a copy of ``store`` be ``expected`` again, path by path. What cannot be mended stays as it was.
 
-        With ``inodes`` only files that are, or were, links to these are mended: the rest is not known to be damage.
+        With ``keep_siblings`` what lies beside what it should hold stays there. With ``inodes`` only files that are, or
+        were, links to these are mended: the rest is not known to be damage.
 
         Raises `NotFound` when what the copy should be cannot be told: its tree is nowhere in reach.
         """
@@ -132,7 +140,7 @@ class Mender:
         self.look_beside(store, name)
         with self.repairing(store), store.lock_copy(copy):
             if expected.is_tree:
-                return self._mend_folder(store, copy, ref, expected, inodes)
+                return self._mend_folder(store, copy, ref, expected, inodes, keep_siblings)
             if inodes is not None and not is_among(copy, inodes):
                 return Mended(0, (), (Difference(".", "changed"),))
             return self._mend_file(store, copy, ref, expected)
@@ -179,7 +187,13 @@ class Mender:
         return Mended(1, kept, ())
 
     def _mend_folder(
-        self, store: DiskStore, copy: Path, ref: Ref, expected: Digest, inodes: frozenset[int] | None
+        self,
+        store: DiskStore,
+        copy: Path,
+        ref: Ref,
+        expected: Digest,
+        inodes: frozenset[int] | None,
+        keep_siblings: bool,
     ) -> Mended:
         self._ensure_object(store, expected)
         wanted = dict(self.sound.list_entries(expected))
@@ -190,7 +204,7 @@ class Mender:
         if comparison.equal:
             return Mended(0, (), ())
         kept: list[Path] = []
-        broken = list_broken(copy, comparison.differences, wanted, inodes)
+        broken = list_broken(copy, comparison.differences, wanted, inodes, keep_siblings=keep_siblings)
         left = list(broken.left)
         if not broken.todo and not broken.whole:
             return Mended(0, (), tuple(left))

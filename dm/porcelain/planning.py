@@ -73,6 +73,7 @@ def plan_copy(
     *,
     store: DiskStore | None,
     inodes: frozenset[int] | None = None,
+    keep_siblings: bool = False,
 ) -> Planned:
     """What `Mender.mend_copy` would do. Raises `NotFound` when what the copy should be cannot be told."""
     if not expected.is_tree:
@@ -85,7 +86,7 @@ def plan_copy(
     wanted = dict(sound.list_entries(expected))
     cache, root = (None, None) if store is None else (store.stat_cache, store.root)
     comparison = compare_copy(copy, expected, trees, stat_cache=cache, quick=True, ref_root=root)
-    broken = list_broken(copy, comparison.differences, wanted, inodes)
+    broken = list_broken(copy, comparison.differences, wanted, inodes, keep_siblings=keep_siblings)
     steps: list[Step] = []
     left = list(broken.left)
     for difference in broken.todo:

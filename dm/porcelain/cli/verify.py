@@ -48,12 +48,14 @@ def COMMAND(  # noqa: N802
 ) -> None:
     """Read every byte again and compare it with the digests; exit 4 when anything differs.
 
-    Without NAME all datasets of the manifest, which judges first. A PATH in a store, or a store itself, is compared
-    with what is known of it there: no manifest is needed, also not for a folder that was copied from elsewhere. What
-    differs is named, file by file inside a folder: changed, lost, added, mode, type. A dataset that is not there is
-    exit 3 when named, skipped among all. Data is never changed, unless --repair is said: then each bad file gives way
+    Without NAME all datasets of the manifest, which judges first, and the produced ones that are recorded; one of these
+    is named by <cachetype>[/<version>]/<digits of its hash>. A PATH in a store, or a store itself, is compared with
+    what is known of it there: no manifest is needed, also not for a folder that was copied from elsewhere. What differs
+    is named, file by file inside a folder: changed, lost, added, mode, type. What is not there is exit 3 when named,
+    skipped among all. Data is never changed, unless --repair is said: then each bad file gives way
     to sound bytes from any store in reach, else from the source.
     """
+    from dm.porcelain.artifacts.catalogue import is_artifact_name
     from dm.porcelain.cli.render import draw_outcome, draw_summary
     from dm.porcelain.verbs.verify import VerifyOptions, verify
 
@@ -73,7 +75,8 @@ def COMMAND(  # noqa: N802
     outcomes: list[Outcome] = []
     project = None
     if datasets or not (names or root):
-        project = None if everything and not _has_manifest(session) else session.open_project()
+        anywhere = any(is_artifact_name(name) for name in datasets)
+        project = None if everything and not _has_manifest(session) else session.open_project(anywhere=anywhere)
     roots = [os.fspath(each) for each in open_places_here(session).store_roots()] if everything and not root else []
     roots += [root] if root else []
     time = _Time(max_time, parts=(project is not None) + len(roots) + len(paths))

@@ -1,24 +1,29 @@
 """``verify``: read the bytes again and compare them with the digests. Never changes data; records when it looked.
 
-Three things can be looked at: the datasets of a manifest (`verify`), judged by their contract first; copies that a
-store knows (`verify_copies`); and a whole store (`verify_store`): every object, ref and marker.
+Three things can be looked at: the datasets of a project (`verify`), judged by their contract first, and what its
+functions produced; copies that a store knows (`verify_copies`); and a whole store (`verify_store`): every object, ref
+and marker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dm.porcelain.select import select
+from dm.errors import DmError
+from dm.porcelain.artifacts.catalogue import Spot, means_artifact
+from dm.porcelain.select import Selection, select
+from dm.porcelain.verifying.artifacts import find_named, list_recorded, prepare_artifact, repair_artifact
 from dm.porcelain.verifying.copies import find_copies, verify_copies
 from dm.porcelain.verifying.datasets import prepare_look
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at
 from dm.porcelain.verifying.reach import make_mender
 from dm.porcelain.verifying.repair import repair_dataset
 from dm.porcelain.verifying.stores import verify_store
-from dm.values import Outcome
+from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
+    from dm.plumbing.records.dataset import Dataset
     from dm.porcelain.project import Project
 
 __all__ = ["VerifyOptions", "find_copies", "make_mender", "verify", "verify_copies", "verify_store"]
@@ -31,29 +36,73 @@ def verify(
     *,
     report: Report | None = None,
 ) -> list[Outcome]:
-    """Compare each dataset's bytes with its contract, else with what was last seen; an outcome for each.
+    """Compare each dataset's bytes with its contract, else with what was last seen, and those of produced datasets with
+    their refs; an outcome for each. Without ``identifiers`` all datasets, and what the project's state records.
 
     Every byte is read, unless ``quick``: then unchanged stat data stand for bytes, and the outcome's message says how
     much was not read. What differs is in ``differences``, file by file where the tree's objects are there; the exit
-    status of such an outcome is 4. A dataset that is not there is exit 3 when named, skipped among all.
+    status of such an outcome is 4. What is not there is exit 3 when named, skipped among all.
     """
-    selection = select(project, identifiers)
     tell = report or ignore
-    for failure in selection.failures:
+    chosen = _choose(project, identifiers)
+    for failure in chosen.failures:
         tell(failure)
-    looks = []
-    for dataset in selection.datasets:
-        looks.append(prepare_look(project, dataset, options, named=selection.named))
+    named = bool(identifiers)
+    looks = [prepare_look(project, dataset, options, named=named) for dataset in chosen.datasets]
+    looks += [prepare_artifact(project, spot, options, named=named) for spot in chosen.spots]
     outcomes = look_at(looks, options, project.progress, ignore if options.repair else tell)
     if options.repair:
-        roots = project.list_store_roots()
-        mender = make_mender(project.places, project.open_store, *roots, progress=project.progress)
-        datasets = {dataset.name: dataset for dataset in selection.datasets}
-        for index, outcome in enumerate(outcomes):
-            if outcome.exit_status == 4:
-                dataset = datasets[outcome.name]
-                outcomes[index] = repair_dataset(
-                    project, mender, dataset, outcome, named=selection.named, dry_run=options.dry_run
-                )
-            tell(outcomes[index])
-    return [*selection.failures, *outcomes]
+        _repair(project, chosen, outcomes, options, named=named, tell=tell)
+    return [*chosen.failures, *outcomes]
+
+
+class _Chosen(NamedTuple):
+    datasets: list[Dataset]
+    spots: list[Spot]
+    failures: list[Outcome]
+
+
+def _choose(project: Project, identifiers: Sequence[str]) -> _Chosen:
+    if not identifiers:
+        datasets = select(project, ()).datasets
+        try:
+            return _Chosen(datasets, list_recorded(project), [])
+        except DmError as error:  # no reason to pass over the datasets
+            return _Chosen(datasets, [], [fail("produced datasets", error)])
+    names, spots, failures = [], [], []
+    for identifier in identifiers:
+        try:
+            if means_artifact(project, identifier):
+                spots += find_named(project, identifier)
+            else:
+                names.append(identifier)
+        except DmError as error:
+            failures.append(fail(identifier, error))
+    selection = select(project, names) if names else Selection([], [], named=True)
+    return _Chosen(selection.datasets, spots, [*failures, *selection.failures])
+
+
+def _repair(
+    project: Project,
+    chosen: _Chosen,
+    outcomes: list[Outcome],
+    options: VerifyOptions,
+    *,
+    named: bool,
+    tell: Report,
+) -> None:
+    """Mend what failed: each outcome gives way to what became of it, and is told."""
+    mender = make_mender(
+        project.places, project.open_store, *project.list_store_roots(), progress=project.progress
+    )
+    datasets = {dataset.name: dataset for dataset in chosen.datasets}
+    spots = {spot.folder: spot for spot in chosen.spots}
+    dry_run = options.dry_run
+    for index, outcome in enumerate(outcomes):
+        spot = spots.get(outcome.path)
+        if outcome.exit_status == 4 and spot is not None:
+            outcomes[index] = repair_artifact(project, mender, spot, outcome, dry_run=dry_run)
+        elif outcome.exit_status == 4:
+            dataset = datasets[outcome.name]
+            outcomes[index] = repair_dataset(project, mender, dataset, outcome, named=named, dry_run=dry_run)
+        tell(outcomes[index])

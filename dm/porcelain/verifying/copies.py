@@ -13,12 +13,13 @@ from dm.errors import DmError, MachineFailed, NotFound
 from dm.plumbing.store.layout import find_store_root
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.verify import compare_copy
+from dm.porcelain.broken_paths import is_artifact, is_sibling
 from dm.porcelain.looking import Look
 from dm.porcelain.mending import Mender
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at, tell_unread
 from dm.porcelain.verifying.repair import repair_copy
 from dm.progress import SILENT, Progress
-from dm.values import Outcome, fail
+from dm.values import Difference, Digest, Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
@@ -49,7 +50,7 @@ def verify_copies(
             outcomes.append(fail(name, error))
             continue
         if ref is not None and ref.digest is not None:
-            looks.append(_prepare_copy(store, name, ref, options, seen))
+            looks.append(prepare_copy(store, name, ref, options, seen=seen))
     tell = report or ignore
     for outcome in outcomes:
         tell(outcome)
@@ -99,9 +100,20 @@ def list_ref_names(store: DiskStore) -> Iterator[str]:
             yield path.relative_to(store.meta / "refs").as_posix()
 
 
-def _prepare_copy(
-    store: DiskStore, name: str, ref: Ref, options: VerifyOptions, seen: SeenFiles | None
+def prepare_copy(
+    store: DiskStore,
+    name: str,
+    ref: Ref,
+    options: VerifyOptions,
+    *,
+    seen: SeenFiles | None = None,
+    record: bool = True,
 ) -> Look:
+    """The look at one copy: its bytes against its ref, which gets the time when it was right, with ``record``.
+
+    In the folder of a produced dataset what another tool has put beside its data is no difference.
+    """
+
     def run(progress: Progress) -> Outcome:
         assert ref.digest is not None
         path = store.root / name
@@ -118,13 +130,17 @@ def _prepare_copy(
         outcome = Outcome(
             name, "ok", path=path, state="clean", digest=comparison.digest, size_bytes=comparison.size_bytes
         )
-        if not comparison.equal and store.is_unlocked(path):
+        siblings, differences = _tell_apart(store, name, ref.digest, comparison.differences)
+        if siblings and not differences:
+            count = "1 path" if len(siblings) == 1 else f"{len(siblings)} paths"
+            told = f"{count} beside its data came from another tool; they are not looked at"
+            return outcome._replace(state="updated", message=told)
+        if differences and store.is_unlocked(path):
             told = "unlocked and edited: its project's dm status tells the ways out"
-            differences = comparison.differences
             return outcome._replace(
                 status="skipped", state="modified", code="unlocked", message=told, differences=differences
             )
-        if not comparison.equal:
+        if differences:
             lost = comparison.digest is None and not os.path.lexists(path)
             told = f"its bytes are {comparison.digest}, last seen were {ref.digest}"
             return outcome._replace(
@@ -133,12 +149,26 @@ def _prepare_copy(
                 code="missing" if lost else "content-mismatch",
                 message="it is not there" if lost else told,
                 hint="dm verify --repair mends it from any good copy",
-                differences=() if lost else comparison.differences,
+                differences=() if lost else differences,
                 exit_status=3 if lost else 4,
             )
-        if not comparison.trusted_bytes:
+        if not comparison.trusted_bytes and record:
             with suppress(MachineFailed):
                 store.write_ref(name, ref._replace(verified=format_time(read_clock_ns())))
         return outcome._replace(message=tell_unread(comparison.trusted_bytes, comparison.size_bytes))
 
     return Look(name, ref.verified, run)
+
+
+def _tell_apart(
+    store: DiskStore, name: str, expected: Digest, differences: Sequence[Difference]
+) -> tuple[list[Difference], Sequence[Difference]]:
+    """What is beside the data in the folder of a produced dataset, and what differs."""
+    if not is_artifact(name) or not any(each.how == "added" for each in differences):
+        return [], differences
+    try:
+        names = {entry.name for entry in store.read_tree(expected)}
+    except DmError:
+        return [], differences
+    siblings = [each for each in differences if is_sibling(each, names)]
+    return siblings, [each for each in differences if each not in siblings]

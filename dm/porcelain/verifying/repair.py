@@ -14,6 +14,7 @@ from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.refs import Ref
+from dm.porcelain.broken_paths import is_artifact
 from dm.porcelain.building import build_copy
 from dm.porcelain.find import choose_copy, is_read_only
 from dm.porcelain.integrity import find_contract, judge, name_ways_out_of_edit
@@ -203,7 +204,8 @@ def repair_copy(
     try:
         if dry_run:
             return _plan_repair(mender, store, outcome, ref, inodes)
-        mended = mender.mend_copy(store, outcome.name, ref, ref.digest, inodes=inodes)
+        keep = is_artifact(outcome.name)
+        mended = mender.mend_copy(store, outcome.name, ref, ref.digest, inodes=inodes, keep_siblings=keep)
     except DmError as error:
         return outcome._replace(message=f"{outcome.message}; {error.message}", hint=error.hint)
     if mended.left:
@@ -216,7 +218,8 @@ def _plan_repair(
 ) -> Outcome:
     assert ref.digest is not None
     mender.look_beside(store, outcome.name)
-    planned = plan_copy(mender.sound, store.root / outcome.name, ref, ref.digest, store=store, inodes=inodes)
+    copy, keep = store.root / outcome.name, is_artifact(outcome.name)
+    planned = plan_copy(mender.sound, copy, ref, ref.digest, store=store, inodes=inodes, keep_siblings=keep)
     if planned.left and not planned.steps:
         return _tell_left(outcome, planned.left, inodes)
     return tell_planned(outcome, str(planned))
