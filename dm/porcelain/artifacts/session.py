@@ -179,9 +179,14 @@ class Artifacts:
         return None
 
     def path(self, recipe: Recipe, table: Mapping[str, object]) -> Path:
-        """Where the data of a result lies, or will lie. Raises as `begin` does."""
+        """Where the data of a result lies, or will lie; its bytes are not looked at. Raises as `begin` does."""
         call = self._prepare(recipe, table)
-        return self.find(recipe, table) or Path(call.folder, call.kind.name)
+        wanted = call.wanted._replace(check="never")
+        for place in self._list_places(call):
+            found = self._looker.look(place, wanted, in_memory=False)
+            if isinstance(found, Found):
+                return Path(found.path)
+        return Path(call.folder, call.kind.name)
 
     def forget(self, recipe: Recipe, table: Mapping[str, object]) -> bool:
         """Remove a result, in all its formats, and its record; whether there was one. Objects stay until they are

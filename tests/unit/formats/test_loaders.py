@@ -157,6 +157,14 @@ def test_a_format_of_one_file_is_read_from_what_is_open(file_of: Any, name: str)
         close(value)
 
 
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_format_that_reads_bytes_gives_the_same_from_them(file_of: Any, name: str) -> None:
+    loader = the_loader(name)
+    assert loader.reads_bytes == (name not in ("nc", "tif", "zarr"))
+    if loader.reads_bytes:
+        assert_same(make_value(name), loader.load_bytes(file_of(name).read_bytes(), label=name, permission=ALLOWED))
+
+
 def test_what_keeps_its_file_open_is_said_by_the_loader(file_of: Any) -> None:
     def list_open(path: Path) -> list[str]:
         folder = f"/proc/{os.getpid()}/fd"
@@ -298,6 +306,8 @@ def test_a_pickle_is_read_by_permission_alone(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="'pickle' may run code: it is loaded by a Permission only"):
         the_loader("pickle").load(path)
     assert {"a": 1} == the_loader("pkl").load(path, permission=ALLOWED)
+    with pytest.raises(TypeError, match="'pickle' may run code: it is loaded by a Permission only"):
+        the_loader("pickle").load_bytes(path.read_bytes(), label="x")
 
 
 def test_what_only_looks_like_data_is_never_unpickled(tmp_path: Path) -> None:
@@ -393,6 +403,9 @@ def test_broken_data_is_told_with_file_format_and_library(tmp_path: Path, name: 
     assert (5, "load-failed") == (error.exit_status, error.code)
     assert str(error).startswith(f"cannot load '{path}' as {name} ({the_loader(name).how}): ")
     assert error.__cause__ is not None
+    if the_loader(name).reads_bytes:
+        with pytest.raises(SourceFailed, match=f"cannot load 'it' as {name} "):
+            the_loader(name).load_bytes(path.read_bytes(), label="it", permission=ALLOWED)
     assert type(error.__cause__).__name__ in str(error)
     assert "\n" not in str(error)
     assert "dm verify tells whether its bytes are right; another 'format' or 'loader' reads it otherwise" == error.hint

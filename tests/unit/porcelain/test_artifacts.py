@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import multiprocessing
 import os
 import threading
@@ -297,6 +299,16 @@ def test_threads_that_ask_for_the_same_compute_it_once(results: Results) -> None
     assert (1, ["one"] * 8) == (results.computed, got)
 
 
+def test_threads_compute_once_where_the_file_system_has_no_flock(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    test_threads_that_ask_for_the_same_compute_it_once(results)
+
+
 def _run_one(environment: Environment, barrier: object, answers: object) -> None:
     results = Results(environment._replace(process_id=os.getpid()))
     barrier.wait()  # type: ignore[attr-defined]
@@ -471,6 +483,21 @@ def test_many_results_write_the_state_a_bounded_number_of_times(results: Results
     results.artifacts.close()
     assert 300 == len(read_state(results.artifacts._project.root).datacache["model.run"].instances)
     assert 1 == writes
+
+
+def _make_many(results: Results) -> None:
+    results.artifacts.path(RECIPE, TABLE)  # from here on it is this process's own session
+    assert results.artifacts._register is not None
+    results.artifacts._register._spent_s = 1000.0  # as after many
+    for number in range(3):
+        results.call(table={"a": number}, value=number)
+
+
+def test_what_was_gathered_is_written_when_a_process_of_multiprocessing_ends(results: Results) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_make_many, args=(results,))
+    process.start()
+    process.join()
+    assert 3 == len(read_state(results.artifacts._project.root).datacache["model.run"].instances)
 
 
 def test_without_a_manifest_results_are_known_by_place_alone(home: Home, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dm.plumbing.records import trust as trust_module
 from dm.plumbing.records.location import Location
 from dm.plumbing.records.manifest import Manifest
 from dm.plumbing.records.opening import open_places
-from dm.plumbing.records.trust import Record, Trust, TrustStore, is_given, keep_trust
+from dm.plumbing.records.trust import Record, Trust, TrustStore, is_given, keep_trust, permit_own
 from dm.plumbing.records.trust_parts import KINDS, Part, Parts
 from dm.progress import SilentProgress
 from dm.values import Permission
@@ -784,3 +784,13 @@ def test_an_edit_never_allows_a_file_that_changed_meanwhile(desk: Desk, monkeypa
     comparison = trust.compare(trust.list_parts())
     assert comparison is not None
     assert {"files", "file"} == {part.kind for part, _ in comparison.changed}
+
+
+def test_a_users_own_file_and_roots_are_permitted_and_no_others(tmp_path: Path) -> None:
+    own = list(os.stat(tmp_path))
+    uid = stat.ST_UID
+    assert permit_own(os.stat_result(own)) is not None
+    own[uid] = 0
+    assert permit_own(os.stat_result(own)) is not None
+    own[uid] = os.geteuid() + 1
+    assert permit_own(os.stat_result(own)) is None
