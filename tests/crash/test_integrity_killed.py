@@ -12,11 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from blake3 import blake3
 
 from dm.plumbing.fs.temporary import is_temporary
 from dm.plumbing.store.disk import DiskStore, StoreOptions
-from dm.plumbing.store.publication import Publication
 from dm.plumbing.store.refs import Ref
 from dm.porcelain.verbs.verify import verify_store
 from dm.values import Digest
@@ -25,6 +23,7 @@ from tests.fixtures.commands import Ask, StartDm, default_copy, kill, store_root
 from tests.fixtures.homes import Home
 from tests.fixtures.machine import MakeTmpfs
 from tests.fixtures.servers import HttpServer
+from tests.fixtures.stores import blob_id, publish
 
 KILLS = 20
 FILES = 150
@@ -34,14 +33,10 @@ def make_store(root: Path) -> DiskStore:
     return DiskStore(root, options=StoreOptions(link=("hardlink",), durable=False))
 
 
-def publish_folder(store: DiskStore, tmp_path: Path, name: str) -> dict[str, bytes]:
+def publish_folder(store: DiskStore, name: str) -> dict[str, bytes]:
     """A folder of 150 files in a store; returns their bytes by path."""
-    staged = tmp_path / "staged"
     model = {f"sub{number % 5}/{number}.bin": b"%d\n" % number * 500 for number in range(FILES)}
-    for path, data in model.items():
-        (staged / path).parent.mkdir(parents=True, exist_ok=True)
-        (staged / path).write_bytes(data)
-    store.publish([Publication(staged, store.root / name)])
+    publish(store, name, model)
     return model
 
 
@@ -49,7 +44,7 @@ def spoil(store: DiskStore, path: Path, data: bytes, bad: bytes) -> None:
     """Other bytes in a file and in the object that it is a link of, and in nothing else: a repair may have linked them
     to the object of another store.
     """
-    place = store.object_path(Digest.of_blob(blake3(data).digest()))
+    place = store.object_path(blob_id(data))
     for each in (place, path):
         each.unlink()
     place.write_bytes(bad)
@@ -90,13 +85,13 @@ def failures(store: DiskStore) -> list[str]:
 
 @pytest.mark.parametrize("everything", [False, True])
 def test_a_kill_in_a_repair_loses_nothing_and_the_next_one_completes(
-    home: Home, project: Path, tmp_path: Path, start_dm: StartDm, everything: bool
+    home: Home, project: Path, start_dm: StartDm, everything: bool
 ) -> None:
     write_manifest(project)
     root = store_root(home)
     store = make_store(root)
-    model = publish_folder(store, tmp_path, "datasets/set")
-    publish_folder(make_store(home.cache / "datamanifest"), tmp_path, "datasets/set")
+    model = publish_folder(store, "datasets/set")
+    publish_folder(make_store(home.cache / "datamanifest"), "datasets/set")
     folder = root / "datasets" / "set"
     rng = random.Random(1)
 
@@ -184,7 +179,7 @@ def test_a_kill_in_a_prune_removes_nothing_that_is_reached_and_the_next_one_comp
     write_manifest(project)
     root = store_root(home)
     store = make_store(root)
-    model = publish_folder(store, tmp_path, "datasets/set")
+    model = publish_folder(store, "datasets/set")
     reached = {digest for digest, _ in store.list_objects()}
     rng = random.Random(3)
 
@@ -213,13 +208,13 @@ def test_a_kill_in_a_prune_removes_nothing_that_is_reached_and_the_next_one_comp
 
 
 def test_two_repairs_at_once_mend_it_once_and_agree(
-    home: Home, project: Path, tmp_path: Path, start_dm: StartDm, ask: Ask
+    home: Home, project: Path, start_dm: StartDm, ask: Ask
 ) -> None:
     write_manifest(project)
     root = store_root(home)
     store = make_store(root)
-    model = publish_folder(store, tmp_path, "datasets/set")
-    publish_folder(make_store(home.cache / "datamanifest"), tmp_path, "datasets/set")
+    model = publish_folder(store, "datasets/set")
+    publish_folder(make_store(home.cache / "datamanifest"), "datasets/set")
     folder = root / "datasets" / "set"
     for round in range(5):
         for path in list(model)[::2]:
@@ -291,9 +286,9 @@ def test_a_full_disk_in_a_repair_loses_nothing_and_room_mends_it(
     write_manifest(project)
     disk = small_tmpfs(4 << 20)
     root = disk / "store"
-    model = publish_folder(make_store(root), tmp_path, "datasets/set")
+    model = publish_folder(make_store(root), "datasets/set")
     spare = tmp_path / "spare"
-    publish_folder(make_store(spare), tmp_path, "datasets/set")
+    publish_folder(make_store(spare), "datasets/set")
     folder = root / "datasets" / "set"
     for path in model:
         (folder / path).chmod(0o644)

@@ -17,7 +17,7 @@ from dm.plumbing.store.object_look import ObjectLook
 from dm.plumbing.store.publication import Publication
 from dm.plumbing.store.statcache import StatCache
 from dm.progress import SILENT
-from tests.unit.store.test_examine import blob, make_store
+from tests.fixtures.stores import blob_id, make_small_store
 
 
 class Slow:
@@ -71,7 +71,7 @@ def test_looks_that_are_cut_short_read_each_object_once_between_them(tmp_path: P
 
 
 def test_an_object_that_was_not_come_to_is_neither_missing_nor_damaged(tmp_path: Path) -> None:
-    store = make_store(tmp_path)
+    store = make_small_store(tmp_path)
     for digest, _ in store.list_objects():
         if not digest.is_tree:
             break_object(store, digest.raw)
@@ -83,8 +83,8 @@ def test_an_object_that_was_not_come_to_is_neither_missing_nor_damaged(tmp_path:
 
 @pytest.mark.parametrize("before", [False, True])
 def test_copies_of_a_damaged_object_are_named_whichever_trees_were_read(tmp_path: Path, before: bool) -> None:
-    store = make_store(tmp_path)
-    bad = blob(b"22")
+    store = make_small_store(tmp_path)
+    bad = blob_id(b"22")
     start = bad.raw if before else None
     break_object(store, bad.raw)
     examiner = store.examiner()
@@ -93,7 +93,7 @@ def test_copies_of_a_damaged_object_are_named_whichever_trees_were_read(tmp_path
 
 
 def test_quick_reads_what_changed_and_says_what_it_believed(tmp_path: Path) -> None:
-    store = make_store(tmp_path)
+    store = make_small_store(tmp_path)
     publish_two(store, tmp_path)
     cache = StatCache(tmp_path / "stat.db")
     whole = store.examiner().read_objects(ObjectLook(stat_cache=cache))
@@ -128,13 +128,13 @@ def publish_two(store: DiskStore, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_written_of_a_look_is_read_again(tmp_path: Path, look: LookRecord) -> None:
-    store = make_store(tmp_path)
+    store = make_small_store(tmp_path)
     write_look(Layout(store.root), look)
     assert look == read_look(Layout(store.root))
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "a b c d", "- - zz", "- - 1234", "\xff"])
 def test_a_record_that_is_none_says_nothing(tmp_path: Path, text: str) -> None:
-    store = make_store(tmp_path)
+    store = make_small_store(tmp_path)
     (store.meta / "looked").write_text(text)
     assert LookRecord() == read_look(Layout(store.root))._replace(whole=None)

@@ -12,17 +12,13 @@ from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.occupancy import count_own_bytes
 from dm.plumbing.store.publication import Publication
 from tests.fixtures.machine import MakeImage, needs
+from tests.fixtures.stores import write_content
 
 DATA = os.urandom(100_000)
 
 
 def publish(store: DiskStore, name: str, staged: Path, model: dict[str, bytes] | bytes) -> Path:
-    if isinstance(model, bytes):
-        staged.write_bytes(model)
-    else:
-        for each, data in model.items():
-            (staged / each).parent.mkdir(parents=True, exist_ok=True)
-            (staged / each).write_bytes(data)
+    write_content(staged, model)
     store.publish([Publication(staged, store.root / name)])
     return store.root / name
 

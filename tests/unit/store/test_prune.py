@@ -15,23 +15,11 @@ from dm.plumbing.store.prune import Unreached
 from dm.plumbing.store.publication import Publication
 from dm.values import Digest
 from tests.fixtures.sinks import RecordingProgress
+from tests.fixtures.stores import blob_id, publish
 
 
 def make_store(tmp_path: Path) -> DiskStore:
     return DiskStore(tmp_path / "root")
-
-
-def publish(store: DiskStore, name: str, content: bytes | dict[str, bytes]) -> Digest:
-    staged = store.partials() / "staged"
-    if isinstance(content, bytes):
-        staged.write_bytes(content)
-    else:
-        for path, data in content.items():
-            (staged / path).parent.mkdir(parents=True, exist_ok=True)
-            (staged / path).write_bytes(data)
-    digest = store.publish([Publication(staged, store.root / name)])[0].digest
-    assert digest is not None
-    return digest
 
 
 def find(store: DiskStore, *, quarantine: bool = False, gone: bool = False) -> list[Unreached]:
@@ -69,7 +57,7 @@ def test_what_a_removed_ref_reached_goes_whole_and_what_another_shares_stays(tmp
     store.remove_ref("one")
     names = {each.item.name for each in store.remove_unreached(find(store))}
     assert 2 == len(names)
-    assert str(store.find_by_digest(Digest.of_blob(_blake3(b"shared")))) in objects(store)
+    assert str(store.find_by_digest(blob_id(b"shared"))) in objects(store)
     assert b"own" == (store.root / "one" / "own").read_bytes()
 
 
@@ -214,9 +202,3 @@ def test_prune_beside_publishers_never_takes_what_they_name(tmp_path: Path) -> N
         assert ref.digest is not None and store.has(ref.digest), name
         with store.open_blob(ref.digest) as file:
             assert (store.root / name).read_bytes() == file.read()
-
-
-def _blake3(data: bytes) -> bytes:
-    from dm.plumbing.hashing import blake3_of
-
-    return blake3_of(data)
