@@ -302,6 +302,12 @@ def test_the_sidecars_that_dm_writes_are_valid() -> None:
     assert [] == told("artifact-metadata", encode_metadata(Metadata()).decode())
 
 
+def test_a_sidecar_that_nests_without_end_is_malformed() -> None:
+    with pytest.raises(Malformed) as caught:
+        validate("artifact-config", ".".join("a" * 9000) + " = 1\n" + _META, FILE)
+    assert ("f.toml: values are nested too deeply", "toml-malformed") == (caught.value.message, caught.value.code)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plain_validator_agrees_but_for_slips(kind: str) -> None:
     """The schemas stand on their own: what other tools make of them is the same."""

@@ -112,12 +112,18 @@ FAULTS = [
     (CONFIG.replace('"v2"', '"/v2"'), " unsafe '_META.version' '/v2': it is absolute", None),
     (
         CONFIG.replace('"5x5"', "2026-01-31"),
-        " it holds no key table: a time, a date, nan or an infinity is no parameter",
+        " it holds no key table: a time, a date, nan, an infinity or a number of over 4300 digits is no parameter",
         None,
     ),
     (
+        CONFIG.replace('"5x5"', "0x" + "f" * 4000),
+        " it holds no key table: a time, a date, nan, an infinity or a number of over 4300 digits is no parameter",
+        None,
+    ),
+    (".".join("a" * 9000) + " = 1\n" + CONFIG, " values are nested too deeply", None),
+    (
         CONFIG.replace('"5x5"', "inf"),
-        " it holds no key table: a time, a date, nan or an infinity is no parameter",
+        " it holds no key table: a time, a date, nan, an infinity or a number of over 4300 digits is no parameter",
         None,
     ),
 ]
