@@ -6,7 +6,17 @@ import os
 import shutil
 from pathlib import Path
 
-from tests.fixtures.commands import Answer, Ask, default_copy, snapshot, store_root, write_manifest
+import pytest
+
+from tests.fixtures.commands import (
+    Answer,
+    Ask,
+    assert_one_error,
+    default_copy,
+    snapshot,
+    store_root,
+    write_manifest,
+)
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
 
@@ -242,3 +252,17 @@ def test_all_quick_says_what_it_did_not_read(
     told = told_of_objects(home, ask("verify", "--all", "--quick"))
     assert told.startswith("5 objects are sound; ")
     assert told.endswith(" bytes not read: their stat data are unchanged")
+
+
+@pytest.mark.parametrize("command", [("verify",), ("verify", "--all"), ("prune",), ("dedup", "--dry-run")])
+def test_a_store_that_is_not_there_is_not_found_to_be_well(
+    run_dm: RunDm, project: Path, command: tuple[str, ...]
+) -> None:
+    message = assert_one_error(run_dm(*command, "--root", "nowhere"), 3)
+    assert f"there is no store at '{project / 'nowhere'}'" == message
+
+
+def test_a_length_of_time_has_no_end(ask: Ask, project: Path) -> None:
+    write_manifest(project)
+    assert 0 == ask("verify", "--older-than", f"{10**14}d").status
+    assert 0 == ask("verify", "--all", "--older-than", f"{10**14}d").status

@@ -78,6 +78,20 @@ def open_store(
     )
 
 
+def check_root(session: Session, root: str | None, *, without_objects: bool = False) -> None:
+    """Make sure that ``--root``, if it was said, names a store (``without_objects``: a folder that may become one), so
+    that nothing is found to be well where nothing is. Raises `NotFound`.
+    """
+    from dm.errors import NotFound
+
+    if root is None:
+        return
+    folder = session.resolve(root)
+    if not (folder.is_dir() if without_objects else (folder / ".dm").is_dir()):
+        hint = "--root names the folder that holds .dm"
+        raise NotFound(f"there is no store at '{folder}'", hint=hint, code="no-store")
+
+
 def parse_digest(text: str) -> Digest:
     """A digest of the command line; bare hex of 64 digits is a blob's id."""
     return Digest.parse(text if ":" in text else f"blake3:{text}")

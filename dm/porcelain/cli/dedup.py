@@ -7,7 +7,7 @@ import os
 import click
 
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import open_places_here, open_store, root_option
+from dm.plumbing.cli.stores import check_root, open_places_here, open_store, root_option
 
 
 @command("dedup")
@@ -24,6 +24,7 @@ def COMMAND(session: Session, dry_run: bool, pools: tuple[str, ...], root: str |
     from dm.porcelain.cli.render import draw_outcome, draw_total
     from dm.porcelain.verbs.dedup import DedupOptions, dedup
 
+    check_root(session, root, without_objects=True)
     roots = [root] if root is not None else [os.fspath(each) for each in open_places_here(session).store_roots()]
     stores = [open_store(session, each) for each in roots]
     joined = tuple((session.resolve(each), stores[0]) for each in pools)

@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600, "": 1}
+#: A thousand years: longer ones mean the same, and a date before them can be written.
+_LONGEST_S = 1000 * 365 * 24 * 3600.0
 
 
 class Duration(click.ParamType[float]):
-    """A length of time; the value is its seconds, a float that is not negative."""
+    """A length of time; the value is its seconds, a float that is not negative, a thousand years at most."""
 
     name = "duration"
 
@@ -26,7 +28,7 @@ class Duration(click.ParamType[float]):
             seconds = -1.0
         if not 0 <= seconds < float("inf"):
             self.fail(f"'{value}' is no length of time; write it as in 30d, 12h, 10m or 45s", parameter, context)
-        return seconds
+        return min(seconds, _LONGEST_S)
 
 
 DURATION = Duration()

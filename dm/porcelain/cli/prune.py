@@ -7,7 +7,7 @@ import os
 import click
 
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import open_places_here, open_store, root_option
+from dm.plumbing.cli.stores import check_root, open_places_here, open_store, root_option
 from dm.porcelain.cli.durations import DURATION
 
 
@@ -31,6 +31,7 @@ def COMMAND(  # noqa: N802
     from dm.porcelain.cli.render import draw_outcome, draw_total
     from dm.porcelain.verbs.prune import GRACE_S, PruneOptions, prune
 
+    check_root(session, root)
     roots = [root] if root is not None else [os.fspath(each) for each in open_places_here(session).store_roots()]
     stores = [open_store(session, each) for each in roots]
     options = PruneOptions(GRACE_S if grace is None else grace, quarantine, gone, dry_run)

@@ -12,7 +12,7 @@ import click
 from dm.environment import read_monotonic_s
 from dm.errors import DmError, NotFound, UsageError
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import open_places_here, open_store, root_option
+from dm.plumbing.cli.stores import check_root, open_places_here, open_store, root_option
 from dm.porcelain.cli.durations import DURATION
 from dm.values import Outcome, fail
 
@@ -71,6 +71,7 @@ def COMMAND(  # noqa: N802
         if not session.json:
             draw_outcome(session, outcome)
 
+    check_root(session, root)
     datasets, paths = _sort(session, names)
     outcomes: list[Outcome] = []
     project = None
