@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.environment import format_time, read_clock_ns
-from dm.errors import NotFound
+from dm.errors import DmError, NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of
@@ -21,7 +21,7 @@ from dm.plumbing.store.markers import put_marker, refuse_foreign_marker, remove_
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry
 from dm.plumbing.store.sharing import damaged_source
 from dm.plumbing.store.verify import compare_copy
-from dm.porcelain.broken_paths import is_among, list_broken
+from dm.porcelain.broken_paths import is_among, is_artifact, list_broken
 from dm.porcelain.sound_bytes import SoundBytes, is_sound, not_in_reach
 from dm.progress import SILENT, Progress
 from dm.values import Difference, Digest
@@ -58,6 +58,8 @@ class Mender:
         self._find_others = find_others
         self._progress = progress
         self._held: set[Path] = set()
+        self._replaced: list[tuple[Digest, Path]] = []  # objects, and where the bad ones are kept
+        self._aside: list[Path] = []
 
     def add_copies(self, find: Callable[[], Iterable[Path]]) -> None:
         """Look for sound bytes in these files and folders too, of whomever they are; what is not there is fine.
@@ -107,6 +109,7 @@ class Mender:
         kept = None
         if os.path.lexists(path):
             kept = store.quarantine(path, "a damaged object: its bytes were not those of its name")
+            self._replaced.append((digest, kept))
         if entries is not None:
             store.put_tree(entries)
         elif source is not None and not self.sound.is_in_pool(source):
@@ -140,10 +143,40 @@ class Mender:
         self.look_beside(store, name)
         with self.repairing(store), store.lock_copy(copy):
             if expected.is_tree:
-                return self._mend_folder(store, copy, ref, expected, inodes, keep_siblings)
-            if inodes is not None and not is_among(copy, inodes):
+                mended = self._mend_folder(store, copy, ref, expected, inodes, keep_siblings)
+            elif inodes is not None and not is_among(copy, inodes):
                 return Mended(0, (), (Difference(".", "changed"),))
-            return self._mend_file(store, copy, ref, expected)
+            else:
+                mended = self._mend_file(store, copy, ref, expected)
+        self._aside += mended.kept
+        return mended
+
+    def mend_linked(self) -> list[Path]:
+        """Mend what of other copies is a hard link to an object that was replaced so far; return these copies.
+
+        One that cannot be mended is told. Looked for only where the bad bytes have names that are not accounted for.
+        """
+        found = []
+        while self._replaced:
+            digest, kept = self._replaced.pop()
+            with machine_errors("look at", kept):
+                status = os.lstat(kept)
+            inodes = frozenset((status.st_ino,))
+            if status.st_nlink <= 1 + sum(is_among(path, inodes) for path in self._aside):
+                continue
+            for place in self.sound.list_places(digest):
+                if place.ref.digest is None or not is_among(place.path, inodes):
+                    continue
+                keep = is_artifact(place.name)
+                try:
+                    self.mend_copy(
+                        place.store, place.name, place.ref, place.ref.digest, inodes=inodes, keep_siblings=keep
+                    )
+                except DmError as error:
+                    self._progress.warn(f"'{place.path}' shares the bad bytes and is not mended: {error.message}")
+                    continue
+                found.append(place.store.root / place.name)
+        return found
 
     def mend_marker(self, store: DiskStore, name: str, expected: Digest) -> bool:
         """Mark a copy as complete when its bytes, read now, are what its ref says; False when they are not."""

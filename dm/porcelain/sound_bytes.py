@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dm.errors import DmError, NotFound
 from dm.plumbing.fs.machine import machine_errors
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from dm.plumbing.store.refs import Ref
 
 
+class Place(NamedTuple):
+    """A path that should hold certain bytes, in the copy of a store that a ref is of."""
+
+    path: Path
+    store: DiskStore
+    name: str
+    ref: Ref
+
+
 class SoundBytes:
     """Finds bytes by their digest in ``stores``, in the copies that these know, and in ``others``.
 
@@ -36,7 +45,7 @@ class SoundBytes:
         self._stores = [store for store in stores if store.exists()]
         self._pools = [store for store in pools if store.exists()]
         self.others = OtherCopies()
-        self._places: dict[bytes, list[Path]] | None = None
+        self._places: dict[bytes, list[Place]] | None = None
         self._links: dict[bytes, list[Path]] = {}
         self._trees: dict[bytes, list[TreeEntry]] | None = None
 
@@ -56,10 +65,14 @@ class SoundBytes:
         found = self.others.find_file(digest, size_bytes=size_bytes, name=name, but=but)
         if found is not None:
             return found
-        for path in self._find_places().get(digest.raw, ()):
-            if path != but and is_sound(path, digest):
-                return path
+        for place in self.list_places(digest):
+            if place.path != but and is_sound(place.path, digest):
+                return place.path
         return None
+
+    def list_places(self, digest: Digest) -> Sequence[Place]:
+        """Where files with the bytes of a blob should lie, by the refs of the stores and the trees they lead to."""
+        return self._find_places().get(digest.raw, ())
 
     def find_tree(self, digest: Digest) -> list[TreeEntry] | None:
         """The entries of a folder: from its object in any store, else of a copy in which that folder is whole."""
@@ -110,14 +123,16 @@ class SoundBytes:
                 if entry.mode == FOLDER_MODE:
                     waiting.append((path, Digest.of_tree(entry.id)))
 
-    def _find_places(self) -> dict[bytes, list[Path]]:
-        """Where files with these bytes should lie, by the refs of all stores and the trees that they lead to."""
+    def _find_places(self) -> dict[bytes, list[Place]]:
         if self._places is None:
             self._places = {}
             for store in self._stores:
                 for name, ref in _read_refs(store):
                     for raw, path, is_link in self._list_files(store.root / name, ref):
-                        (self._links if is_link else self._places).setdefault(raw, []).append(path)
+                        if is_link:
+                            self._links.setdefault(raw, []).append(path)
+                        else:
+                            self._places.setdefault(raw, []).append(Place(path, store, name, ref))
         return self._places
 
     def _list_files(self, copy: Path, ref: Ref) -> Iterator[tuple[bytes, Path, bool]]:

@@ -222,3 +222,36 @@ def test_a_whole_copy_that_lacks_its_marker_is_marked_when_it_is_named(
     answer = ask("verify", folder, "--repair")
     assert (0, "ok") == (answer.status, answer.only["status"])
     assert (folder / ".complete").is_file()
+
+
+def test_a_bad_object_is_replaced_in_other_copies_too_when_one_dataset_is_mended(
+    home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    write_manifest(project)
+    folder = store_folder(home, run_dm, tmp_path)
+    digest = ask("verify", folder).only["digest"]
+    shutil.copytree(store_root(home), tmp_path / "usb")
+    other = store_root(home) / "datasets" / "second"
+    assert 0 == run_dm("update-ref", digest, "datasets/second", "--root", store_root(home)).returncode
+    assert 0 == run_dm("checkout-object", digest, other, "--root", store_root(home)).returncode
+    (other / ".complete").touch()
+    assert (folder / "a").stat().st_ino == (other / "a").stat().st_ino
+    overwrite(folder / "a", b"X")
+    break_link(other / "sub" / "b", b"edited by its project")
+    answer = ask("verify", folder, "--repair", env={"DATAMANIFEST_CACHE_DIR": str(tmp_path / "usb")})
+    assert (0, f"mended 1 path from sound copies, also in '{other}'") == (
+        answer.status, answer.only["message"].partition(";")[0],
+    )  # fmt: skip
+    assert "content of a" == (folder / "a").read_text() == (other / "a").read_text()
+    assert "edited by its project" == (other / "sub" / "b").read_text()
+
+
+def test_all_looks_at_the_stores_of_single_datasets_too(
+    tmp_path: Path, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    uri = http_server.put("/a.bin", b"a" * 100)
+    write_manifest(project, f'[a]\nuri = "{uri}"\nstorage_path = "data/$key"\n')
+    assert 0 == run_dm("fetch").returncode
+    [stored] = [path for path in (project / "data" / ".dm" / "objects").rglob("*") if path.is_file()]
+    overwrite(stored, b"X")
+    assert "object-damaged" in {item.get("code") for item in ask("verify", "--all").outcomes}

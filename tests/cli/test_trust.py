@@ -608,7 +608,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "rm": [["more"], ["place", "--delete"]],
     "fetch": [[], ["--force"], ["shell"], ["needs"], ["--dry-run"], ["--delegate", "peer"], ["--jobs", "1"]],
     "status": [[], ["shell"], ["--exit-code"]],
-    "verify": [[], ["plain"], ["--quick"], ["--all", "--repair"], ["--repair", "shell", "plain"]],
+    "verify": [[], ["plain"], ["--quick"], ["--all", "--repair"], ["--repair", "shell", "plain"], ["evil.run/ab", "--repair"]],
     "pin": [["plain"], ["shell"]],
     "unlock": [["plain"], ["shell"]],
     "lock": [["plain"]],

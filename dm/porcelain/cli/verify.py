@@ -57,7 +57,7 @@ def COMMAND(  # noqa: N802
     """
     from dm.porcelain.artifacts.catalogue import is_artifact_name
     from dm.porcelain.cli.render import draw_outcome, draw_summary
-    from dm.porcelain.verbs.verify import VerifyOptions, verify
+    from dm.porcelain.verbs.verify import VerifyOptions, list_store_roots, verify
 
     if everything and names:
         raise UsageError("--all goes without names", hint="name a store's folder to verify it whole")
@@ -78,8 +78,10 @@ def COMMAND(  # noqa: N802
     if datasets or not (names or root):
         anywhere = any(is_artifact_name(name) for name in datasets)
         project = None if everything and not _has_manifest(session) else session.open_project(anywhere=anywhere)
-    roots = [os.fspath(each) for each in open_places_here(session).store_roots()] if everything and not root else []
-    roots += [root] if root else []
+    roots = [root] if root else []
+    if everything and not root:
+        known = list_store_roots(project, write=repair) if project else open_places_here(session).store_roots()
+        roots = [os.fspath(each) for each in known]
     time = _Time(max_time, parts=(project is not None) + len(roots) + len(paths))
     if project is not None:
         try:

@@ -17,7 +17,7 @@ from dm.porcelain.verifying.artifacts import find_named, list_recorded, prepare_
 from dm.porcelain.verifying.copies import find_copies, verify_copies
 from dm.porcelain.verifying.datasets import prepare_look
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at
-from dm.porcelain.verifying.reach import make_mender
+from dm.porcelain.verifying.reach import list_store_roots, make_mender
 from dm.porcelain.verifying.repair import repair_dataset
 from dm.porcelain.verifying.stores import verify_store
 from dm.values import Outcome, fail
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
     from dm.porcelain.project import Project
 
-__all__ = ["VerifyOptions", "find_copies", "make_mender", "verify", "verify_copies", "verify_store"]
+__all__ = ["VerifyOptions", "find_copies", "list_store_roots", "make_mender", "verify", "verify_copies", "verify_store"]
 
 
 def verify(

@@ -98,7 +98,7 @@ def repair_artifact(project: Project, mender: Mender, spot: Spot, outcome: Outco
         return fail(outcome.name, error)._replace(path=spot.folder)
     if mended.left:
         return outcome._replace(differences=mended.left, hint=_COMPUTED_AGAIN)
-    return tell_mended(outcome, folder, ref.digest, mended)
+    return tell_mended(outcome, folder, ref.digest, mended, linked=mender.mend_linked())
 
 
 def _find_ref(project: Project, spot: Spot) -> tuple[DiskStore, Ref] | None:

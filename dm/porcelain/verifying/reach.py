@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dm.errors import DmError
+from dm.plumbing.records.artifact_places import list_artifact_roots
 from dm.plumbing.store.layout import find_store_root
 from dm.porcelain.find import find_candidates
 from dm.porcelain.integrity import find_contract
@@ -37,6 +39,25 @@ def make_mender(
         find_others=lambda name: find_copies_like(places, name),
         progress=progress,
     )
+
+
+def list_store_roots(project: Project, *, write: bool) -> list[Path]:
+    """Every store root that a project uses: those of its settings, of single datasets and of produced ones. With
+    ``write`` not those that a manifest chose outside and the user did not allow.
+    """
+    roots = dict.fromkeys(project.places.store_roots())
+    locations = []
+    for dataset in project.manifest.datasets.values():
+        try:
+            locations.append(project.locate(dataset))
+        except DmError:
+            continue  # told where the dataset itself is looked at
+    locations += [root.locate(root.folder) for root in list_artifact_roots(project.places)]
+    for location in locations:
+        root = location.store_root
+        if root is not None and root not in roots and not (write and project.find_place_distrust(location)):
+            roots[root] = None
+    return list(roots)
 
 
 def find_pool_roots(places: Places) -> list[Path]:

@@ -64,7 +64,8 @@ def repair_dataset(
     if mended is not None and not mended.left:
         standing = judge(project, dataset, copy, quick=True)
         if standing.meets_contract is not False:
-            return tell_mended(outcome, copy.path, standing.measured.digest, mended)
+            linked = mender.mend_linked()
+            return tell_mended(outcome, copy.path, standing.measured.digest, mended, linked=linked)
     return _fetch_anew(project, dataset, outcome)
 
 
@@ -175,12 +176,17 @@ def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> Path:
     return set_aside(Layout(project.ensure_private_folder()), copy.path, note)
 
 
-def tell_mended(outcome: Outcome, path: Path, digest: Digest, mended: Mended) -> Outcome:
+def tell_mended(
+    outcome: Outcome, path: Path, digest: Digest, mended: Mended, *, linked: Sequence[Path] = ()
+) -> Outcome:
+    """A failure that was mended; ``linked`` are other copies that shared its bad bytes and were mended with it."""
     kept = f"; the bad bytes are kept in '{mended.kept[0].parent}'" if mended.kept else ""
+    also = f", also in '{linked[0]}'" if linked else ""
+    also += f" and {len(linked) - 1} more" if len(linked) > 1 else ""
     paths = "1 path" if mended.paths == 1 else f"{mended.paths} paths"
     return outcome._replace(
         status="ok", state="clean", path=path, digest=digest, code="mended", exit_status=0, hint=None,
-        message=f"mended {paths} from sound copies{kept}",
+        message=f"mended {paths} from sound copies{also}{kept}",
     )  # fmt: skip
 
 
@@ -210,7 +216,8 @@ def repair_copy(
         return outcome._replace(message=f"{outcome.message}; {error.message}", hint=error.hint)
     if mended.left:
         return _tell_left(outcome, mended.left, inodes)
-    return tell_mended(outcome, store.root / outcome.name, ref.digest, mended)
+    linked = mender.mend_linked() if inodes is None else []
+    return tell_mended(outcome, store.root / outcome.name, ref.digest, mended, linked=linked)
 
 
 def _plan_repair(
