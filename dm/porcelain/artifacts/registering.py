@@ -30,6 +30,8 @@ WRITE_FREELY_S = 0.25
 WRITE_FACTOR = 20
 #: A state that others keep changing is parsed again this often at most, for records that were seen in it before.
 _REREAD_S = 1.0
+#: Records that are remembered as seen.
+_SEEN_MAX = 100_000
 
 _Stamps = tuple[object, ...]
 
@@ -68,13 +70,16 @@ class Register:
         """An artifact was found in a folder: its record is written when it does not say so."""
         fact = (key, hash, folder)
         stamps = self._read_stamps()
-        if fact in self._seen and (
-            stamps == self._stamps or (any(stamps) and read_monotonic_s() - self._read_s < _REREAD_S)
-        ):
+        # Others may write the state all the time: what was read a moment ago is good enough to see that all is well.
+        is_recent = any(stamps) and read_monotonic_s() - self._read_s < _REREAD_S
+        if fact in self._seen and (stamps == self._stamps or is_recent):
             return
-        recipe = self._read(stamps).get(key)
         path = make_storage_path(self._project.root, Path(folder))
-        if recipe is not None and recipe.instances.get(hash) == path and recipe.ref:
+        last = self._state
+        is_known = is_recent and last is not None and _is_recorded(last.datacache, key, hash, path)
+        if is_known or _is_recorded(self._read(stamps), key, hash, path):
+            if len(self._seen) >= _SEEN_MAX:
+                self._seen.clear()
             self._seen.add(fact)
             return
         waiting = self._waiting.get(key)
@@ -156,6 +161,11 @@ class Register:
 
             # It holds itself to the process that made it, not to one that is forked off.
             self._at_exit = Finalize(None, self.write, exitpriority=10)
+
+
+def _is_recorded(recipes: Mapping[str, StateRecipe], key: str, hash: str, path: str) -> bool:
+    recipe = recipes.get(key)
+    return recipe is not None and recipe.instances.get(hash) == path
 
 
 def _read_stamp(path: str) -> tuple[int, ...] | None:
