@@ -608,7 +608,9 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "rm": [["more"], ["place", "--delete"]],
     "fetch": [[], ["--force"], ["shell"], ["needs"], ["--dry-run"], ["--delegate", "peer"], ["--jobs", "1"]],
     "status": [[], ["shell"], ["--exit-code"]],
-    "verify": [[], ["plain"], ["--quick"], ["--all", "--repair"], ["--repair", "shell", "plain"], ["evil.run/ab", "--repair"]],
+    "verify": [
+        [], ["plain"], ["--quick"], ["--all", "--repair"], ["--repair", "shell", "plain"], ["evil.run/ab", "--repair"]
+    ],
     "pin": [["plain"], ["shell"]],
     "unlock": [["plain"], ["shell"]],
     "lock": [["plain"]],
