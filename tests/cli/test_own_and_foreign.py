@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dm.plumbing.store.disk import DiskStore
 from tests.fixtures.commands import Ask, StartDm, default_copy, snapshot, wait_for, write_manifest
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
@@ -137,6 +138,31 @@ def test_what_lies_at_an_untrusted_place_is_not_marked_there(
     assert 0 == run_dm("verify").returncode
     assert 0 == run_dm("rm", "--delete", "x").returncode
     assert before == snapshot(place)
+
+
+@pytest.mark.parametrize(
+    "setting", ['datasets_dir = "{}"', 'data = "{}"', 'datacache_dir = "{}"', 'default = "$x"\nx = "{}"']
+)
+@pytest.mark.parametrize("command", [("dedup",), ("prune", "--grace", "0"), ("verify", "--all", "--repair")])
+def test_stores_at_untrusted_places_are_left_as_they_are(
+    ask: Ask, project: Path, tmp_path: Path, command: tuple[str, ...], setting: str
+) -> None:
+    outside = tmp_path / "outside"
+    store = DiskStore(outside)
+    store.put_blob(b"nobody names this")
+    for name in ("a", "b"):
+        (outside / "datasets").mkdir(exist_ok=True)
+        (outside / "datasets" / name).write_bytes(ONE)
+        (outside / "datasets" / f"{name}.complete").touch()
+    write_manifest(project, f"[_STORAGE]\n{setting.format(outside)}\n")
+    before = snapshot(outside)
+
+    answer = ask(*command)
+
+    refused = [each for each in answer.outcomes if each["name"] == str(outside)]
+    assert (6, ["place-untrusted"]) == (answer.status, [each["code"] for each in refused]), answer.stderr
+    assert before == snapshot(outside)
+    assert 0 == ask(*command, "--root", outside).status
 
 
 def test_an_alias_that_names_another_object_leads_to_no_wrong_bytes(

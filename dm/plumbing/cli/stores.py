@@ -10,7 +10,7 @@ import click
 
 from dm.errors import Refused, UsageError
 from dm.plumbing.records.location import Location
-from dm.values import Digest
+from dm.values import Digest, Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.cli.frame import Session
@@ -76,6 +76,25 @@ def open_store(
         process_id=environment.process_id,
         progress=session.progress,
     )
+
+
+def choose_roots(session: Session, root: str | None, action: str) -> tuple[list[str], list[Outcome]]:
+    """The roots of the stores that a command changes: ``--root``, else those in force here; and a failed outcome for
+    each that is left alone, since a manifest, or a checkout's config, chose it outside and the user did not allow that.
+    """
+    if root is not None:
+        return [root], []
+    places, trust = open_trust_here(session)
+    roots, refused = [], []
+    for place in places.store_places():
+        reason = places.untrusted_place(place) if place.path.is_dir() else None
+        if reason is None or (trust is not None and trust.allows_place(place)):
+            roots.append(str(place.path))
+            continue
+        hint = f"dm trust shows it and asks; or say that it is wanted: --root {shlex.quote(str(place.path))}"
+        error = Refused(f"cannot {action} '{place.path}': {reason}", hint=hint, code="place-untrusted")
+        refused.append(fail(str(place.path), error))
+    return roots, refused
 
 
 def check_root(session: Session, root: str | None, *, without_objects: bool = False) -> None:

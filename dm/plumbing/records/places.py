@@ -89,7 +89,7 @@ class Places:
         self._pools: dict[str, list[Path]] = {}
         self._pool_folders: list[Folder] | None = None
         self._elsewhere: dict[str | None, list[Folder]] = {}
-        self._store_roots: list[Path] | None = None
+        self._store_places: list[Location] | None = None
         self._trusted: TrustedRoots | None = None
         # By identity, with the dataset itself so that its id stays its own: a fetch asks five times for each.
         self._located: dict[int, tuple[Placed, Location]] = {}
@@ -362,21 +362,26 @@ class Places:
         """The store roots that the ladder names, each once: an explicit ``datasets_dir``, the root of the composed
         layout, an explicit ``datacache_dir``, and the built-in ones. (`locate` gives those of single datasets.)
         """
-        if self._store_roots is None:
-            self._store_roots = self._find_store_roots()
-        return list(self._store_roots)
+        return [location.path for location in self.store_places()]
 
-    def _find_store_roots(self) -> list[Path]:
-        roots: dict[Path, None] = {}
-        datasets_dir = self.explicit_folder("datasets_dir")
-        for folder in (datasets_dir, self._compose("datasets", None, "")):
+    def store_places(self) -> list[Location]:
+        """The same, each with the settings that led to it."""
+        if self._store_places is None:
+            self._store_places = self._find_store_places()
+        return self._store_places
+
+    def _find_store_places(self) -> list[Location]:
+        found: dict[Path, Location] = {}
+        composed = self._compose("datasets", None, "")
+        for folder in (self.explicit_folder("datasets_dir"), composed, self.explicit_folder("datacache_dir")):
             if folder is not None and folder.store_root is not None:
-                roots[folder.store_root] = None
-        if self.ladder.lookup("datacache_dir") is not None:
-            roots[self.root("datacache_dir")] = None
+                root = folder.store_root
+                found.setdefault(root, Location(root, root, False, folder.scope, folder.rungs))
         for name in self._list_built_in_roots():
-            roots[self.root(name)] = None
-        return list(roots)
+            use = Use(f"the folder root '{name}'")
+            root = Path(self._expander.anchor(self._expander.resolve(name, use), use))
+            found.setdefault(root, Location(root, root, False, "", tuple(use.rungs.values())))
+        return list(found.values())
 
     def _list_built_in_roots(self) -> list[str]:
         return [name for name in BUILT_IN_ROOTS if self.ladder.lookup(name) is not None]
@@ -443,11 +448,7 @@ class Places:
 
     def untrusted_store(self) -> str | None:
         """The same of the store in force, the first of `store_roots`."""
-        folder = self.explicit_folder("datasets_dir") or self._compose("datasets", None, "")
-        root = folder.store_root
-        if root is None or root != self.store_roots()[0]:
-            return None
-        return self.untrusted_place(Location(root, root, False, folder.scope, folder.rungs))
+        return self.untrusted_place(self.store_places()[0])
 
     # Settings
 

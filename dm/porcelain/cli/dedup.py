@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import check_root, open_places_here, open_store, root_option
+from dm.plumbing.cli.stores import check_root, choose_roots, open_store, root_option
 
 
 @command("dedup")
@@ -25,14 +23,18 @@ def COMMAND(session: Session, dry_run: bool, pools: tuple[str, ...], root: str |
     from dm.porcelain.verbs.dedup import DedupOptions, dedup
 
     check_root(session, root, without_objects=True)
-    roots = [root] if root is not None else [os.fspath(each) for each in open_places_here(session).store_roots()]
+    roots, refused = choose_roots(session, root, "join files in")
     stores = [open_store(session, each) for each in roots]
     joined = tuple((session.resolve(each), stores[0]) for each in pools)
+    report = None if session.json else lambda outcome: draw_outcome(session, outcome)
+    for outcome in refused if report else []:
+        draw_outcome(session, outcome)
     outcomes = dedup(
         stores,
         DedupOptions(joined, dry_run),
         stat_cache=stores[0].stat_cache,
         progress=session.progress,
-        report=None if session.json else lambda outcome: draw_outcome(session, outcome),
+        report=report,
     )
+    outcomes = [*refused, *outcomes]
     session.finish(outcomes, draw=lambda found: draw_total(session, found, "would be freed" if dry_run else "freed"))

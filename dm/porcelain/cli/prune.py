@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import check_root, open_places_here, open_store, root_option
+from dm.plumbing.cli.stores import check_root, choose_roots, open_store, root_option
 from dm.porcelain.cli.durations import DURATION
 
 
@@ -32,9 +30,11 @@ def COMMAND(  # noqa: N802
     from dm.porcelain.verbs.prune import GRACE_S, PruneOptions, prune
 
     check_root(session, root)
-    roots = [root] if root is not None else [os.fspath(each) for each in open_places_here(session).store_roots()]
+    roots, refused = choose_roots(session, root, "prune")
     stores = [open_store(session, each) for each in roots]
     options = PruneOptions(GRACE_S if grace is None else grace, quarantine, gone, dry_run)
     report = None if session.json else lambda outcome: draw_outcome(session, outcome)
-    outcomes = prune(stores, options, report=report)
+    for outcome in refused if report else []:
+        draw_outcome(session, outcome)
+    outcomes = [*refused, *prune(stores, options, report=report)]
     session.finish(outcomes, draw=lambda found: draw_total(session, found, "would be freed" if dry_run else "freed"))

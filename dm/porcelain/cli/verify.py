@@ -12,7 +12,7 @@ import click
 from dm.environment import read_monotonic_s
 from dm.errors import DmError, NotFound, UsageError
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import check_root, open_places_here, open_store, root_option
+from dm.plumbing.cli.stores import check_root, choose_roots, open_places_here, open_store, root_option
 from dm.porcelain.cli.durations import DURATION
 from dm.values import Outcome, fail
 
@@ -79,9 +79,15 @@ def COMMAND(  # noqa: N802
         anywhere = any(is_artifact_name(name) for name in datasets)
         project = None if everything and not _has_manifest(session) else session.open_project(anywhere=anywhere)
     roots = [root] if root else []
+    refused: list[Outcome] = []
     if everything and not root:
-        known = list_store_roots(project, write=repair) if project else open_places_here(session).store_roots()
-        roots = [os.fspath(each) for each in known]
+        chosen, refused = choose_roots(session, None, "note down what is verified in")
+        known = list_store_roots(project, write=True) if project else []
+        left = {outcome.name for outcome in refused}
+        roots = list(dict.fromkeys([*chosen, *(each for each in map(os.fspath, known) if each not in left)]))
+    for outcome in refused:
+        report(outcome)
+    outcomes += refused
     time = _Time(max_time, parts=(project is not None) + len(roots) + len(paths))
     if project is not None:
         try:
