@@ -21,7 +21,6 @@ from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of, tree_id_of
 from dm.plumbing.store.layout import Layout
-from dm.plumbing.store.loose import LooseObjects
 from dm.plumbing.store.markers import CopyState, read_copy_state
 from dm.plumbing.store.objects import TreeEntry, encode_tree, refuse_unsafe_names
 from dm.plumbing.store.ref_files import RefFiles
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from dm.plumbing.store.examine import Examiner
     from dm.plumbing.store.ground import Ground
     from dm.plumbing.store.ingest import Ingest, Ingested
+    from dm.plumbing.store.loose import LooseObjects
     from dm.plumbing.store.measure import Measured
     from dm.plumbing.store.prune import Pruned, Pruner, Unreached
     from dm.plumbing.store.publication import Publication, Published
@@ -82,7 +82,6 @@ class DiskStore:
         self._progress = progress
         self._layout = Layout(root)
         self._refs = RefFiles(self._layout)
-        self._objects = LooseObjects(self._layout, stat_cache)
         self._told = False
 
     def prepare(self) -> None:
@@ -509,9 +508,16 @@ class DiskStore:
 
     # Inside
 
+    # Made when they are needed: `dm status` reads refs, and pays for no more. Two threads may each make one; no matter.
+
+    @cached_property
+    def _objects(self) -> LooseObjects:
+        from dm.plumbing.store.loose import LooseObjects
+
+        return LooseObjects(self._layout, self.stat_cache)
+
     @cached_property
     def _workshop(self) -> Workshop:
-        # Not at once: who only reads pays nothing for it.
         from dm.plumbing.store.workshop import Workshop
 
         return Workshop(self._layout, link=self.options.link, progress=self._progress)
