@@ -17,9 +17,9 @@ from tests.fixtures.homes import Home
 
 #: Enough rounds to meet every step: a round publishes some results and dies within one.
 KILLS = 50
-KEYS = 4
+KEYS = 2
 #: Larger than a write that the kernel does at once.
-WORDS = 40_000
+WORDS = 10_000
 
 
 def _make_value(key: int, token: int) -> tuple[int, int, list[int]]:
@@ -30,9 +30,10 @@ def _is_right(value: object, key: int) -> bool:
     return isinstance(value, tuple) and value == _make_value(key, value[1])
 
 
-def _compute_for_ever(results: Results, numbers: Iterator[int]) -> None:
+def _compute_for_ever(results: Results, numbers: Iterator[int], begun: int) -> None:
     formats = ("pickle", "json", "pickle")
     for number in numbers:
+        os.write(begun, b".")
         recipe = RECIPE._replace(format=formats[number % 3])
         results.call(recipe, {"key": number % KEYS}, value=_make_value(number % KEYS, number), fresh=True)
 
@@ -48,15 +49,24 @@ def test_a_killed_computation_leaves_a_whole_result_or_none(
 ) -> None:
     chances = random.Random(5)
     hits = 0
+    results.call(table={"key": 0}, value=_make_value(0, 0))  # what is imported at the first time is not every child's
+    reading, writing = os.pipe()
     for round_number in range(KILLS):
         child = os.fork()
         if child == 0:
             with suppress(BaseException):
-                _compute_for_ever(open_anew(), _count_from(1000 * round_number))
+                _compute_for_ever(open_anew(), _count_from(1000 * round_number), writing)
             os._exit(1)
-        time.sleep(chances.uniform(0.001, 0.060))
+        # In the first computation or the second, at whatever moment of it.
+        for _ in range(1 + round_number % 2):
+            os.read(reading, 1)
+        time.sleep(chances.uniform(0.0, 0.020))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.set_blocking(reading, False)
+        with suppress(BlockingIOError):
+            os.read(reading, 1 << 16)
+        os.set_blocking(reading, True)
         reader = open_anew()
         for key in range(KEYS):
             for data_format in ("pickle", "json"):
@@ -67,9 +77,11 @@ def test_a_killed_computation_leaves_a_whole_result_or_none(
                     hits += 1
                 else:
                     begun.abandon()
-    assert hits  # else nothing was tried
+    os.close(reading)
+    os.close(writing)
+    assert hits > KILLS  # else hardly anything was tried
     for key in range(KEYS):
-        assert _is_right(results.call(table={"key": key}, value=_make_value(key, 1)), key)
+        assert _is_right(results.call(table={"key": key}, value=_make_value(key, 1), fresh=True), key)
     assert [] == _list_litter(home.cache / "datamanifest")
 
 
