@@ -89,7 +89,8 @@ class Decorator:
     ``cachetype``: the name that results are kept under; by default the function's ``module.qualname``. ``version``:
     another one means other results. ``format``: of the file (default ``pickle``; docs/formats.md lists them), named
     ``<basename>.<format>``. ``saver`` and ``loader``: functions ``saver(value, path)`` and ``loader(path)``, or
-    ``"module:function"``, in place of the built-in ones.
+    ``"module:function"``, in place of the built-in ones. For a format that `dm` does not know and that they are not
+    given for, those that the manifest names (``[_SAVERS]``, ``[_LOADERS]``), which the user must have allowed.
 
     ``ignore``: parameters that do not change the result. ``key``: the names that alone do, or a function that makes
     the key table from the table of arguments. Parameters that begin with ``_`` are never in the key; one called
@@ -101,8 +102,8 @@ class Decorator:
     (once for a function), ``ignore`` or ``recompute``.
 
     Raises `UsageError` with the reason for what cannot be cached: methods, generators, ``*args``, a function without a
-    lasting name, a name that another function has, a format that nobody writes; `Refused` for names that are unsafe as
-    paths.
+    lasting name, a name that another function has; `Refused` for names that are unsafe as paths. A format that neither
+    `dm` nor the manifest writes and reads is a `UsageError` of the call.
     """
 
     def __init__(self, sessions: Sessions) -> None:

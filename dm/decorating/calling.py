@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dm.decorating.arguments import PATH_PARAMETER, Call, Parameters
 from dm.decorating.sessions import Sessions
 from dm.decorating.source import SCHEME, Source
-from dm.decorating.storing import Storing, check_nothing_returned, find_manifest_loader, refuse_unread
+from dm.decorating.storing import ManifestCode, Storing, allow, check_nothing_returned, find_bindings, refuse_unknown
 from dm.decorating.telling import CodeChanged, warn
 from dm.plumbing.fs.machine import display_path
 from dm.plumbing.records.params import Plain, hash_plain
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from dm.porcelain.artifacts.recipe import Recipe
     from dm.porcelain.artifacts.session import Artifacts, Loaded, Pending
     from dm.porcelain.project import Project
-    from dm.values import Binding
 
 #: What happens when a result was made by other code than the function has now.
 CodeChange = Literal["ignore", "warn", "recompute"]
@@ -49,7 +48,7 @@ class Maker:
         self._compared: set[Path] = set()
         self._has_warned = False
         self._is_ready = False
-        self._from_manifest: tuple[Path, Binding, Recipe] | None = None
+        self._from_manifest: tuple[Path, ManifestCode, Recipe] | None = None
 
     # What a call is
 
@@ -63,17 +62,17 @@ class Maker:
 
     def path(self, args: tuple[object, ...], kwargs: dict[str, Any]) -> Path:
         """Where the call's result is, or will be."""
-        artifacts, recipe = self._open()
+        artifacts, recipe, _ = self._open()
         return artifacts.path(recipe, self.key(args, kwargs))
 
     def is_cached(self, args: tuple[object, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the call's result is there and vouched for."""
-        artifacts, recipe = self._open()
+        artifacts, recipe, _ = self._open()
         return artifacts.find(recipe, self.key(args, kwargs)) is not None
 
     def forget(self, args: tuple[object, ...], kwargs: dict[str, Any]) -> bool:
         """Remove the call's result; whether there was one."""
-        artifacts, recipe = self._open()
+        artifacts, recipe, _ = self._open()
         return artifacts.forget(recipe, self.key(args, kwargs))
 
     # Calls
@@ -111,17 +110,18 @@ class Maker:
     ) -> Loaded | Pending:
         from dm.porcelain.artifacts.session import Loaded
 
-        artifacts, recipe = self._open()
+        artifacts, recipe, code = self._open()
         begun = artifacts.begin(recipe, call.table, fresh=fresh, should_stop=should_stop)
-        if not isinstance(begun, Loaded) or not self._is_outdated(begun):
-            return begun
-        if self._code_changed == "warn":
-            self._warn(begun)
-            return begun
-        begun = artifacts.begin(recipe, call.table, fresh=True, should_stop=should_stop)
-        if not isinstance(begun, Loaded) and Loaded(None, begun.path).code_digest == self._source.digest():
-            begun.abandon()  # another process has computed it meanwhile
-            return artifacts.begin(recipe, call.table, should_stop=should_stop)
+        if isinstance(begun, Loaded) and self._is_outdated(begun):
+            if self._code_changed == "warn":
+                self._warn(begun)
+                return begun
+            begun = artifacts.begin(recipe, call.table, fresh=True, should_stop=should_stop)
+            if not isinstance(begun, Loaded) and Loaded(None, begun.path).code_digest == self._source.digest():
+                begun.abandon()  # another process has computed it meanwhile
+                begun = artifacts.begin(recipe, call.table, should_stop=should_stop)
+        if code is not None and not isinstance(begun, Loaded):
+            _prepare(code, begun)
         return begun
 
     def _complete(self, call: Call, pending: Pending) -> dict[str, Any]:
@@ -137,27 +137,33 @@ class Maker:
 
     # Where, and by what code
 
-    def _open(self) -> tuple[Artifacts, Recipe]:
+    def _open(self) -> tuple[Artifacts, Recipe, ManifestCode | None]:
+        """Where a call works, what it asks for there, and what of the manifest that may run."""
         artifacts, project = self._sessions.find()
         if not self._is_ready:
             saver, loader = self._storing.resolve()
             self._recipe = self._recipe._replace(saver=saver, loader=loader, code_digest=self._source.digest())
             self._is_ready = True
-        recipe = self._recipe
-        return artifacts, self._ask_manifest(project, recipe) if self._storing.asks_manifest else recipe
+        recipe, storing = self._recipe, self._storing
+        if not storing.asks_saver and not storing.asks_loader:
+            return artifacts, recipe, None
+        return artifacts, *self._ask_manifest(project, recipe)
 
-    def _ask_manifest(self, project: Project, recipe: Recipe) -> Recipe:
-        """The recipe with the loader that the manifest names for its format; the same one for the same binding."""
-        found = find_manifest_loader(project, recipe.format)
-        if found is None:
+    def _ask_manifest(self, project: Project, recipe: Recipe) -> tuple[Recipe, ManifestCode | None]:
+        """The recipe with what the manifest names for its format; the same one while it names the same."""
+        bindings = find_bindings(project, self._storing)
+        if self._storing.asks_saver and bindings.saver is None:
+            raise refuse_unknown(self.parameters.name, recipe.format, "saver")
+        if self._storing.asks_loader and bindings.loader is None:
             if recipe.writes_itself:
-                return recipe
-            raise refuse_unread(self.parameters.name, recipe.format)
-        binding, loader = found
+                return recipe, None
+            raise refuse_unknown(self.parameters.name, recipe.format, "loader")
+        code = allow(project, bindings, format=recipe.format, version=recipe.version)
         known = self._from_manifest
-        if known is None or known[:2] != (project.root, binding):
-            known = self._from_manifest = (project.root, binding, recipe._replace(loader=loader))
-        return known[2]
+        if known is None or (known[0], known[1].bindings) != (project.root, bindings):
+            recipe = recipe._replace(saver=code.saver or recipe.saver, loader=code.loader or recipe.loader)
+            known = self._from_manifest = (project.root, code, recipe)
+        return known[2], known[1]
 
     def _is_outdated(self, loaded: Loaded) -> bool:
         """Whether a result was made by other code than the function has now; asked once for each result."""
@@ -177,6 +183,15 @@ class Maker:
             'them, code_changed="recompute" or "ignore" decides for good',
             CodeChanged,
         )
+
+
+def _prepare(code: ManifestCode, pending: Pending) -> None:
+    """Before anything is computed: what of the manifest will run afterwards is there."""
+    try:
+        code.prepare()
+    except BaseException:
+        pending.abandon()
+        raise
 
 
 def _give_back(begun: Loaded | Pending) -> None:

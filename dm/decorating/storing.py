@@ -1,4 +1,4 @@
-"""How a result becomes a file and is read back: by a format's built-in pair, the caller's, the manifest's loader."""
+"""How a result becomes a file and is read back: by a format's built-in pair, the caller's, the manifest's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dm.values import printable
 
 if TYPE_CHECKING:
     from dm.porcelain.project import Project
-    from dm.values import Binding
+    from dm.values import Binding, Permission
 
 #: Writes a value to a path that does not exist yet, as a file or a folder; or ``"module:function"``.
 Saver = Callable[[Any, Path], object] | str
@@ -24,14 +24,15 @@ Loader = Callable[[Path], Any] | str
 class Storing(NamedTuple):
     """How one function's results are stored. ``format`` is the ending of their files' names.
 
-    ``saver`` and ``loader`` are None for the built-in ones. ``asks_manifest``: neither the caller nor `dm` reads this
-    format, so that the loader is the one that the manifest names for it.
+    ``saver`` and ``loader`` are None for the built-in ones. ``asks_saver`` and ``asks_loader``: neither the caller nor
+    `dm` writes, or reads, this format, so that it is for the manifest to name what does.
     """
 
     format: str
     saver: Saver | None
     loader: Loader | None
-    asks_manifest: bool
+    asks_saver: bool
+    asks_loader: bool
 
     def resolve(self) -> tuple[Callable[[Any, Path], object] | None, Callable[[Path], Any] | None]:
         """The caller's saver and loader as functions. Raises `SourceFailed` (``binding-broken``) for one that cannot
@@ -47,8 +48,8 @@ def choose_storing(
 ) -> Storing:
     """Choose when a function is declared; ``takes_path``: it writes its file itself.
 
-    Without a format it is ``pickle``, and none for a function that writes itself. Raises `UsageError` for a format that
-    nobody writes, which names those that `dm` does.
+    Without a format it is ``pickle``, and none for a function that writes itself. Raises `UsageError` where nobody
+    could write: data without a format. One that `dm` does not know may be in the manifest, which is found at the call.
     """
     from dm.plumbing.formats.loaders import find_loader, find_saver
 
@@ -61,43 +62,114 @@ def choose_storing(
             hint="keep one of them",
             code="cached-declaration",
         )
-    if saver is None and not takes_path and find_saver(ending) is None:
-        raise _unknown(name, ending, "saver")
-    asks_manifest = loader is None and find_loader(ending) is None
-    return Storing(ending, saver, loader, asks_manifest)
+    asks_saver = saver is None and not takes_path and find_saver(ending) is None
+    if asks_saver and not ending:
+        raise refuse_unknown(name, ending, "saver")
+    asks_loader = loader is None and find_loader(ending) is None
+    return Storing(ending, saver, loader, asks_saver, asks_loader)
 
 
-def find_manifest_loader(project: Project, data_format: str) -> tuple[Binding, Callable[[Path], Any]] | None:
-    """The loader that the manifest names for a format, with its binding; None when it names none.
+class Bindings(NamedTuple):
+    """What a manifest names for a format, where that is asked: each is None where it names none."""
 
-    Raises `Refused` where the user has not allowed what the manifest runs: asked at each call, before anything is
-    computed.
-    """
-    from dm.plumbing.records.bindings import list_format_loaders
+    saver: Binding | None
+    loader: Binding | None
 
-    wanted = data_format.lower()
-    binding = next((each for name, each in list_format_loaders(project.manifest) if name == wanted), None)
-    if binding is None:
-        return None
-    permission = project.demand_trust(f"load results in the format '{data_format}'", f"loader: {binding.describe()}")
 
-    def load(path: Path) -> Any:
+def find_bindings(project: Project, storing: Storing) -> Bindings:
+    """What the manifest names of what `Storing` asks for; with its saver goes its loader. Raises `Malformed`."""
+    from dm.plumbing.records.bindings import list_format_loaders, list_format_savers
+
+    wanted = storing.format.lower()
+    saver = loader = None
+    if storing.asks_saver:
+        saver = next((each for name, each in list_format_savers(project.manifest) if name == wanted), None)
+    if storing.asks_loader:
+        loader = next((each for name, each in list_format_loaders(project.manifest) if name == wanted), None)
+    return Bindings(saver, loader)
+
+
+class ManifestCode:
+    """Calls a manifest's saver and loader of a format, with the permission that it was made with."""
+
+    def __init__(
+        self, project: Project, bindings: Bindings, permission: Permission, *, format: str, version: str
+    ) -> None:
+        self.bindings = bindings
+        self._root = project.root
+        self._permission = permission
+        self._variables = {"format": format, "version": version, "project_root": str(project.root)}
+
+    @property
+    def saver(self) -> Callable[[Any, Path], object] | None:
+        """The saver as a function."""
+        return None if self.bindings.saver is None else self._save
+
+    @property
+    def loader(self) -> Callable[[Path], Any] | None:
+        """The loader as a function."""
+        return None if self.bindings.loader is None else _telling_what_is_missing(self._load)
+
+    def prepare(self) -> None:
+        """Import both, so that what runs after hours of computing is what was allowed before them, and is there.
+
+        Raises `SourceFailed` (``binding-broken``).
+        """
+        from dm.plumbing.formats.bindings import import_function
+
+        for binding in self.bindings:
+            if binding is not None:
+                import_function(binding, project_root=self._root, permission=self._permission)
+
+    def _save(self, value: Any, path: Path) -> object:
+        assert self.bindings.saver is not None
+        return self._call(self.bindings.saver, path, lambda function: function(value, str(path)), value=value)
+
+    def _load(self, path: Path) -> Any:
+        assert self.bindings.loader is not None
+        return self._call(self.bindings.loader, path, lambda function: function(str(path)))
+
+    def _call(
+        self, binding: Binding, path: Path, conventional: Callable[[Callable[..., object]], object], **objects: object
+    ) -> object:
         from dm.plumbing.formats.bindings import call_binding
 
+        # What a dataset would say is empty here: there is none.
+        variables = {**dict.fromkeys(("key", "doi", "branch", "uri"), ""), **self._variables, "path": str(path)}
         return call_binding(
             binding,
-            project_root=project.root,
-            variables={"path": str(path), "format": data_format, "project_root": str(project.root)},
-            conventional=lambda function: function(str(path)),
-            permission=permission,
+            project_root=self._root,
+            variables=variables,
+            conventional=conventional,
+            permission=self._permission,
+            objects=objects,
         )
 
-    return binding, _telling_what_is_missing(load)
+
+def allow(project: Project, bindings: Bindings, *, format: str, version: str) -> ManifestCode:
+    """What calls a manifest's bindings. Raises `Refused` where the user has not allowed what the manifest runs: asked
+    at each call, before anything is computed.
+    """
+    named = [(what, each) for what, each in zip(bindings._fields, bindings, strict=True) if each is not None]
+    told = ", ".join(f"{what}: {each.describe()}" for what, each in named)
+    action = "load" if bindings.saver is None else "keep"
+    permission = project.demand_trust(f"{action} results in the format '{printable(format)}'", told)
+    return ManifestCode(project, bindings, permission, format=format, version=version)
 
 
-def refuse_unread(name: str, data_format: str) -> UsageError:
-    """What is said where a function's own saver writes a format that nobody reads."""
-    return _unknown(name, data_format, "loader")
+def refuse_unknown(name: str, data_format: str, what: str) -> UsageError:
+    """What is said where nobody writes, or reads, a format; ``what`` is missing, a ``saver`` or a ``loader``."""
+    from dm.plumbing.formats.loaders import FORMATS
+
+    told = f"the format '{printable(data_format)}'" if data_format else "data without a format"
+    ways = [f"give a {what}= of your own", f"one of the formats {', '.join(FORMATS)}"]
+    if data_format:
+        ways.insert(1, f"name one in [_{what.upper()}S] of the manifest")
+    return UsageError(
+        f"cannot cache '{name}': there is no {what} for {told}",
+        hint=", or ".join(ways),
+        code="cached-declaration",
+    )
 
 
 def check_nothing_returned(name: str, value: object) -> None:
@@ -109,17 +181,6 @@ def check_nothing_returned(name: str, value: object) -> None:
             hint="return nothing; or leave '_path' out and return the value",
             code="cached-returned",
         )
-
-
-def _unknown(name: str, data_format: str, what: str) -> UsageError:
-    from dm.plumbing.formats.loaders import FORMATS
-
-    told = f"the format '{printable(data_format)}'" if data_format else "data without a format"
-    return UsageError(
-        f"cannot cache '{name}': there is no {what} for {told}",
-        hint=f"give a {what}= of your own, or one of the formats {', '.join(FORMATS)}",
-        code="cached-declaration",
-    )
 
 
 def _telling_what_is_missing(loader: Callable[[Path], Any]) -> Callable[[Path], Any]:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from dm.errors import DmError, Malformed
 from dm.plumbing.formats.bindings import split_reference
 from dm.plumbing.records.bindings import (
-    OWN_LANGUAGE,
     find_fetcher,
     find_loader,
     find_shell,
+    find_table_by_format,
     list_foreign_fetchers,
     list_format_loaders,
+    list_format_savers,
 )
 from dm.plumbing.transport.runtimes import split_foreign_reference
 from dm.porcelain.order import Cycles, Required, find_identified
@@ -27,6 +28,7 @@ from dm.porcelain.template import expand_template
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.records.manifest import Manifest
+    from dm.values import Binding
 
 
 class Fault(NamedTuple):
@@ -47,10 +49,15 @@ def find_faults(manifest: Manifest) -> Iterator[Fault]:
     for dataset in manifest.datasets.values():
         faults = [*_check_requires(manifest, dataset, cycles), *_check_code(manifest, dataset)]
         yield from (Fault((dataset.name,), field, error) for field, error in faults)
-    error = _attempt(lambda: [split_reference(binding) for _, binding in list_format_loaders(manifest)])
-    if error is not None:
-        table = ("_LOADERS",) if "_LOADERS" in manifest.document else ("_LANG", OWN_LANGUAGE, "loaders")
-        yield Fault(table, "", error)
+    for kind, listed in (("loaders", list_format_loaders), ("savers", list_format_savers)):
+        error = _attempt(partial(_check_listed, listed(manifest)))
+        if error is not None:
+            yield Fault(find_table_by_format(manifest, kind), "", error)
+
+
+def _check_listed(bindings: Iterator[tuple[str, Binding]]) -> None:
+    for _, binding in bindings:
+        split_reference(binding)
 
 
 def _check_requires(manifest: Manifest, dataset: Dataset, cycles: Cycles) -> Iterator[tuple[str, DmError]]:

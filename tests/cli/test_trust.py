@@ -551,6 +551,7 @@ def clone(tmp_path: Path, home: Home, http_server: HttpServer) -> Clone:
         f'[_STORAGE]\nssh_command = "{clone.touch("storage-ssh")}"\ntrust = "1"\nDATAMANIFEST_TRUST = "1"\n'
         f'outside = "{clone.outside}"\n'
         '[_LOADERS]\ncsv = "evil:run"\n[_LANG.python.loaders]\ntxt = "evilpkg.deep:run"\n'
+        '[_SAVERS]\nevil = "evil:run"\n[_LANG.python.savers]\nworse = "evilpkg.deep:run"\n'
         f'[_LANG.julia]\nincludes = ["get.jl"]\n'
         f'[shell]\nkey = "shell.txt"\nshell = "{clone.touch("shell")}"\n'
         f'[script]\nkey = "script.txt"\nshell = "./get.sh"\n'

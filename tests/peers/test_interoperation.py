@@ -262,6 +262,10 @@ anything = [1, 2, { deep = "x" }]
 [_LANG.julia.loaders]
 nc = "Rasters:Raster"
 
+[_SAVERS]
+grid = "formats:save"
+hgt = { ref = "formats:write", args = ["$value", "$path"], kwargs = { level = 9 } }
+
 ["jesstierney/lgmDA"]
 uri = "https://example.org/jesstierney/lgmDA.git"
 skip_download = true
@@ -310,6 +314,19 @@ def test_in_turns_on_one_manifest_and_state_nothing_is_lost_and_nothing_fetched_
     }
     expect_ok(run_dm("verify"))
     expect_ok(run_peer("verify"))
+
+
+def test_the_peer_keeps_savers_but_those_of_its_own_language(
+    server: HttpServer, project: Path, run_dm: RunDm, run_peer: RunPeer
+) -> None:
+    manifest = project / "datamanifest.toml"
+    kept = '[_META]\nschema = 1\n[_SAVERS]\ngrid = "formats:save"\n[_LANG.julia.savers]\ngrid = "Formats:save"\n'
+    manifest.write_text(kept + '[_LANG.python.savers]\ngrid = "formats:own"\n')
+    expect_ok(run_peer("add", server.put("/savers.csv", "x\n"), "--name", "one"))
+    assert tomllib.loads(kept) == without(read_toml(manifest), "one")
+    before = manifest.read_text()
+    expect_ok(run_dm("add", server.put("/more.csv", "y\n"), "--name", "two"))
+    assert manifest.read_text().startswith(before)
 
 
 def test_an_edit_by_dm_keeps_every_line_that_the_peer_wrote(

@@ -321,12 +321,11 @@ def test_the_manifest_may_name_the_loader_of_a_format_that_dm_does_not_read(here
     ("options", "message", "hint"),
     [
         (
-            {"format": "hologram"},
-            "there is no saver for the format 'hologram'",
+            {"format": ""},
+            "there is no saver for data without a format",
             "give a saver= of your own, or one of the formats csv, feather, geojson, json, jsonl, md, nc, npy, npz, "
             "parquet, pickle, tif, toml, tsv, txt, xlsx, yaml, zarr",
         ),
-        ({"format": ""}, "there is no saver for data without a format", None),
         ({"check": "often"}, "there is no check 'often'", "it is one of always, once, never"),
         ({"code_changed": "ask"}, "there is no code_changed 'ask'", "it is one of ignore, warn, recompute"),
         ({"ignore": ["z"]}, "'ignore' names 'z', which is no parameter of it", "its parameters are: x"),
@@ -342,6 +341,17 @@ def test_a_wrong_declaration_is_refused_where_it_stands(
         dm.cached(cachetype="wrong", **options)(f)
     assert str(caught.value) == f"cannot cache '{f.__qualname__}': {message}"
     assert hint is None or hint == caught.value.hint
+
+
+def test_a_format_that_nobody_writes_is_refused_before_anything_is_computed() -> None:
+    counted = Counted("unwritten", format="hologram")
+    for ask in (counted.function, counted.function.is_cached, counted.function.path, counted.function.forget):
+        with pytest.raises(UsageError, match="there is no saver for the format 'hologram'") as caught:
+            ask(1)
+        assert str(caught.value.hint).startswith(
+            "give a saver= of your own, or name one in [_SAVERS] of the manifest, or one of the formats csv, "
+        )
+    assert [] == counted.calls
 
 
 def test_a_format_that_only_a_saver_knows_needs_a_loader() -> None:

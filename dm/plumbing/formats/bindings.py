@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 from dm.errors import SourceFailed
@@ -33,19 +34,26 @@ Function = Callable[..., object]
 _WHERE_MODULES_ARE = "a module is a file or package beside the manifest, else an installed package"
 
 
-def substitute(value: object, variables: Mapping[str, str]) -> object:
+def substitute(
+    value: object, variables: Mapping[str, str], *, objects: Mapping[str, object] = MappingProxyType({})
+) -> object:
     """A value with ``$name`` and ``${name}`` replaced in its strings, also in those within lists and tables.
 
     After a bare ``$`` the longest known name counts, whatever comes after it (``$key_v2`` is the key and ``_v2``), as
     the peers have it. A name that is not known stays as it is, dollar and all, and so do the keys of tables. What was
-    put in is not looked at again.
+    put in is not looked at again. A string that is the name of one of ``objects`` and nothing else becomes that object.
     """
     if isinstance(value, str):
-        return _substitute_text(value, variables) if "$" in value else value
+        if "$" not in value:
+            return value
+        name = value[2:-1] if value.startswith("${") and value.endswith("}") else value[1:]
+        if name in objects and value in (f"${name}", f"${{{name}}}"):
+            return objects[name]
+        return _substitute_text(value, variables)
     if isinstance(value, list | tuple):
-        return [substitute(item, variables) for item in value]
+        return [substitute(item, variables, objects=objects) for item in value]
     if isinstance(value, Mapping):
-        return {name: substitute(item, variables) for name, item in value.items()}
+        return {name: substitute(item, variables, objects=objects) for name, item in value.items()}
     return value
 
 
@@ -71,6 +79,7 @@ def call_binding(
     variables: Mapping[str, str],
     conventional: Callable[[Function], object],
     permission: Permission,
+    objects: Mapping[str, object] = MappingProxyType({}),
 ) -> object:
     """Import what a binding names and call it; return what it returns.
 
@@ -81,8 +90,8 @@ def call_binding(
     function = import_function(binding, project_root=project_root, permission=permission)
     if not binding.args and not binding.kwargs:
         return conventional(function)
-    args = cast("list[object]", substitute(binding.args, variables))
-    kwargs = cast("dict[str, object]", substitute(binding.kwargs, variables))
+    args = cast("list[object]", substitute(binding.args, variables, objects=objects))
+    kwargs = cast("dict[str, object]", substitute(binding.kwargs, variables, objects=objects))
     return function(*args, **kwargs)
 
 

@@ -58,15 +58,67 @@ def list_format_loaders(manifest: Manifest) -> Iterator[tuple[str, Binding]]:
     A list there is a setting of theirs, and passed over. Raises `Malformed` for a cycle of such names, and for what is
     no binding.
     """
-    explicit = _table(_table(_table(manifest.document, "_LANG"), OWN_LANGUAGE), "loaders")
-    bare = _table(manifest.document, "_LOADERS")
-    for table, place in ((explicit, f"_LANG.{OWN_LANGUAGE}.loaders"), (bare, "_LOADERS")):
+    for name, value, origin in _list_by_format(manifest, "loaders"):
+        yield name, read_binding(value, origin)
+
+
+def list_format_savers(manifest: Manifest) -> Iterator[tuple[str, Binding]]:
+    """The manifest's savers per format, found and named as `list_format_loaders` has it: ``_LANG.python.savers`` and
+    ``_SAVERS``.
+
+    Raises `Malformed` for what is no binding, and for one with arguments that is not given the value (``$value``) or
+    not told where to write (``$path``).
+    """
+    for name, value, origin in _list_by_format(manifest, "savers"):
+        binding = read_binding(value, origin)
+        if binding.args or binding.kwargs:
+            _check_saver(binding)
+        yield name, binding
+
+
+def find_table_by_format(manifest: Manifest, kind: str) -> tuple[str, ...]:
+    """Where the manifest's ``loaders`` or ``savers`` per format stand: the explicit table, else the bare one."""
+    explicit = _table(_table(manifest.document, "_LANG"), OWN_LANGUAGE)
+    return ("_LANG", OWN_LANGUAGE, kind) if kind in explicit else (f"_{kind.upper()}",)
+
+
+def _check_saver(binding: Binding) -> None:
+    texts = [each for each in _list_arguments([binding.args, binding.kwargs]) if isinstance(each, str)]
+    fault = None
+    if "$value" not in texts and "${value}" not in texts:
+        fault = "none of its arguments is '$value', what it is to save"
+    elif not any("$path" in each or "${path}" in each for each in texts):
+        fault = "none of its arguments has '$path', where it is to write"
+    if fault is not None:
+        hint = "write \"module:function\" for function(value, path), or name both in 'args' and 'kwargs'"
+        raise Malformed(f"{printable(binding.origin)} is no saver: {fault}", hint=hint, code="binding-malformed")
+
+
+def _list_arguments(value: object) -> Iterator[object]:
+    """What stands in lists and tables, at any depth."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _list_arguments(each)
+    else:
+        yield value
+
+
+def _list_by_format(manifest: Manifest, kind: str) -> Iterator[tuple[str, object, str]]:
+    """The manifest's ``loaders`` or ``savers``, each as its format in lower case, what it says, and where it stands."""
+    explicit_place, bare_place = f"_LANG.{OWN_LANGUAGE}.{kind}", f"_{kind.upper()}"
+    explicit = _table(_table(manifest.document, "_LANG"), OWN_LANGUAGE).get(kind, {})
+    if not isinstance(explicit, Mapping):
+        raise Malformed(f"[{explicit_place}] is no table of {kind} by format", code="binding-malformed")
+    bare = _table(manifest.document, bare_place)
+    for table, place in ((explicit, explicit_place), (bare, bare_place)):
         for name in table:
             if table is bare and any(name.lower() == other.lower() for other in explicit):
                 continue
-            if isinstance(table[name], list):
+            if kind == "loaders" and isinstance(table[name], list):
                 continue  # a setting of the peers' (python_includes), no loader
-            yield name.lower(), read_binding(_follow_names(table, name, place), f"[{place}] {name}")
+            yield name.lower(), _follow_names(table, name, place), f"[{place}] {name}"
 
 
 def _follow_names(table: Mapping[str, Any], name: str, place: str) -> object:
@@ -74,7 +126,7 @@ def _follow_names(table: Mapping[str, Any], name: str, place: str) -> object:
     while isinstance(value := table[seen[-1]], str) and value in table and ":" not in value:
         if value in seen:
             chain = " -> ".join([*seen, value])
-            raise Malformed(f"[{place}] goes round in a circle: {printable(chain)}", code="loader-cycle")
+            raise Malformed(f"[{place}] goes round in a circle: {printable(chain)}", code="binding-cycle")
         seen.append(value)
     return table[seen[-1]]
 

@@ -31,7 +31,7 @@ MANIFEST_SCHEMA = 1
 MANIFEST_VARIABLES = ("DATAMANIFEST_TOML", "DATASETS_TOML")
 
 #: Structural tables whose content means something to `dm`.
-_STRUCTURAL = ("_META", "_STORAGE", "_LANG", "_LOADERS")
+_STRUCTURAL = ("_META", "_STORAGE", "_LANG", "_LOADERS", "_SAVERS")
 #: Names told for each dataset that collides: enough to find the fault, and bounded where thousands do.
 _NAMES_TOLD = 8
 _NO_TABLE: Mapping[str, Any] = MappingProxyType({})

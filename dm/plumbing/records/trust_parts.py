@@ -18,6 +18,7 @@ from dm.plumbing.records.bindings import (
     find_shell,
     list_foreign_fetchers,
     list_format_loaders,
+    list_format_savers,
     read_binding,
 )
 from dm.plumbing.records.fields import is_symbol
@@ -40,6 +41,7 @@ KINDS: Mapping[str, str] = {
     "foreign": "fetchers in other languages",
     "loader": "loaders",
     "format-loader": "loaders by format",
+    "format-saver": "savers by format",
     "pickle": "pickle data (loading it runs what it holds)",
     "code": "more that names code",
     "place": "places outside the project",
@@ -103,7 +105,7 @@ class Parts:
     def _list_code(self) -> Iterator[Part]:
         for dataset in self._manifest.datasets.values():
             yield from self._list_code_of(dataset)
-        yield from self._list_loaders()
+        yield from self._list_by_format()
 
     def _list_code_of(self, dataset: Dataset) -> Iterator[Part]:
         table, name = dataset.table, dataset.name
@@ -165,16 +167,20 @@ class Parts:
             return repr(identifier)
         return f"{required.name!r}: {_tell_data(required)}"
 
-    def _list_loaders(self) -> Iterator[Part]:
+    def _list_by_format(self) -> Iterator[Part]:
         document = self._manifest.document
-        try:
-            for name, binding in list_format_loaders(self._manifest):
-                self._pins.add(Pin(OWN_LANGUAGE, binding.ref.partition(":")[0].strip()))
-                self._pins.update(pin_arguments([binding.args, binding.kwargs], {"project_root": "."}))
-                yield Part("format-loader", name, _tell_call(binding))
-        except DmError:
-            tables = {"_LOADERS": document.get("_LOADERS"), "_LANG": document.get("_LANG")}
-            yield Part("code", "[_LOADERS]", repr(tables))
+        for kind, name, listed in (
+            ("format-loader", "_LOADERS", list_format_loaders),
+            ("format-saver", "_SAVERS", list_format_savers),
+        ):
+            try:
+                for data_format, binding in listed(self._manifest):
+                    self._pins.add(Pin(OWN_LANGUAGE, binding.ref.partition(":")[0].strip()))
+                    self._pins.update(pin_arguments([binding.args, binding.kwargs], {"project_root": "."}))
+                    yield Part(kind, data_format, _tell_call(binding))
+            except DmError:
+                tables = {name: document.get(name), "_LANG": document.get("_LANG")}
+                yield Part("code", f"[{name}]", repr(tables))
         # A tool of another language reads its own table when it is called for a dataset.
         for language in sorted({pin.language for pin in self._pins} - {"", OWN_LANGUAGE, RUN_MODULE}):
             if _table(document, "_LANG").get(language):

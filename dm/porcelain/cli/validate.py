@@ -87,6 +87,9 @@ def _add_faults(findings: list[Finding], data: bytes, path: Path) -> list[Findin
         return findings  # said so
     found = []
     for table, field, error in find_faults(manifest):
+        whole = ".".join(quote_key(name) for name in table)
+        if not field and any(finding.field.startswith(f"{whole}.") for finding in findings):
+            continue  # the schema says of its entries what is wrong
         line = manifest.find_line(table, field or None)
         names = [quote_key(name) for name in (*table, field) if name]
         message = error.message.removeprefix(f"{path}:{line}: ").removeprefix(f"dataset '{printable(table[0])}': ")

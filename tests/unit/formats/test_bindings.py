@@ -74,6 +74,10 @@ def test_the_longest_name_counts_and_what_was_put_in_is_not_looked_at_again() ->
 
 
 def test_names_that_are_not_known_stay_as_they_are() -> None:
+    objects: dict[str, object] = {"value": ["$key"]}
+    texts = ["$value", "${value}", "$values $key", "x$value", "$$value", "${value", "$value}"]
+    expected = [["$key"], ["$key"], "$values K", "x$value", "$$value", "${value", "$value}"]
+    assert expected == substitute(texts, {"key": "K"}, objects=objects)
     assert "$nosuch ${nosuch} ${key $ $K ${}" == substitute("$nosuch ${nosuch} ${key $ $$key ${}", {"key": "K"})
 
 

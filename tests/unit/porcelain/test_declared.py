@@ -14,6 +14,9 @@ _SOUND = """
 nc = "readers:open_nc"
 netcdf = "nc"
 
+[_SAVERS]
+grid = { ref = "writers:save", args = ["$value", "$path"] }
+
 [a]
 uri = "https://e.x/a.csv"
 loader = "readers:Table.read"
@@ -77,8 +80,8 @@ def test_a_command_that_uses_a_path_of_data_opened_in_place_is_told() -> None:
     )
 
 
-@pytest.mark.parametrize("table", ["_LOADERS", "_LANG.python.loaders"])
-def test_a_loader_for_a_format_that_is_no_binding_is_told(table: str) -> None:
+@pytest.mark.parametrize("table", ["_LOADERS", "_LANG.python.loaders", "_SAVERS", "_LANG.python.savers"])
+def test_a_loader_or_saver_for_a_format_that_is_no_binding_is_told(table: str) -> None:
     assert [(table, "", f"cannot use 'read' ([{table}] nc): it is not of the form 'module:function'")] == find(
         f'[{table}]\nnc = "read"\n'
     )

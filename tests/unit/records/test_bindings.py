@@ -14,6 +14,7 @@ from dm.plumbing.records.bindings import (
     has_source,
     list_foreign_fetchers,
     list_format_loaders,
+    list_format_savers,
     read_binding,
 )
 from dm.plumbing.records.manifest import Manifest
@@ -74,6 +75,57 @@ def test_a_name_of_another_loader_stands_for_it_and_a_circle_is_named() -> None:
 def test_a_list_among_the_loaders_is_a_setting_of_the_peers() -> None:
     manifest = parse('[_LOADERS]\npython_includes = ["lib"]\ncsv = "a:csv"\n')
     assert ["csv"] == [name for name, _ in list_format_loaders(manifest)]
+
+
+def test_savers_are_named_as_loaders_are() -> None:
+    text = '[_SAVERS]\nCSV = "a:bare"\nnc = "a:nc"\ncdf = "nc"\n[_LANG.python.savers]\ncsv = "a:explicit"\n'
+    found = dict(list_format_savers(parse(text)))
+    assert {"csv": "a:explicit", "nc": "a:nc", "cdf": "a:nc"} == {name: each.ref for name, each in found.items()}
+    assert ["[_LANG.python.savers] csv", "[_SAVERS] nc"] == [found["csv"].origin, found["nc"].origin]
+    assert [] == list(list_format_loaders(parse(text)))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'args = ["$value", "$path"]',
+        'kwargs = { of = { what = ["${value}"] }, to = "${path}.tmp" }',
+        'args = ["$path/part"], kwargs = { what = "$value" }',
+    ],
+)
+def test_a_saver_with_arguments_names_the_value_and_the_path(words: str) -> None:
+    [(name, binding)] = list_format_savers(parse(f'[_SAVERS]\nnc = {{ ref = "a:nc", {words} }}\n'))
+    assert ("nc", "a:nc") == (name, binding.ref)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[_SAVERS]\nnc = 5", "[_SAVERS] nc is no binding: it names no function"),
+        ('[_SAVERS]\nnc = ["a:b"]', "[_SAVERS] nc is no binding: it names no function"),
+        (
+            '[_SAVERS]\nnc = { ref = "a:b", args = ["$path", "$value!"] }',
+            "[_SAVERS] nc is no saver: none of its arguments is '$value', what it is to save",
+        ),
+        (
+            '[_SAVERS]\nnc = { ref = "a:b", kwargs = { x = "$value" } }',
+            "[_SAVERS] nc is no saver: none of its arguments has '$path', where it is to write",
+        ),
+        ("[_LANG.python]\nsavers = 5", "[_LANG.python.savers] is no table of savers by format"),
+        ('[_SAVERS]\na = "b"\nb = "a"', "[_SAVERS] goes round in a circle: a -> b -> a"),
+    ],
+)
+def test_what_is_no_saver_is_malformed(text: str, fault: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        list(list_format_savers(parse(text + "\n")))
+    assert fault == caught.value.message
+
+
+def test_a_table_of_loaders_that_is_none_is_malformed() -> None:
+    with pytest.raises(Malformed, match=r"\[_LANG.python.loaders\] is no table of loaders by format"):
+        list(list_format_loaders(parse("[_LANG.python]\nloaders = 5\n")))
+    with pytest.raises(Malformed, match=r"must be a table, as \[_SAVERS\]"):
+        parse("_SAVERS = 5\n")
 
 
 def test_shell_and_its_older_spelling() -> None:

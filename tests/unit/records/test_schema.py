@@ -102,6 +102,12 @@ MANIFESTS = {
         "a.loader",
         "'loader' must be a string 'module:function', or a table with 'ref', 'args' and 'kwargs', not a number",
     ),
+    "saver": (
+        "[_SAVERS]\nnc = 1",
+        2,
+        "_SAVERS.nc",
+        "'nc' must be a string 'module:function', or a table with 'ref', 'args' and 'kwargs', not a number",
+    ),
     "storage": ("[_STORAGE]\ndata = 1", 2, "_STORAGE.data", "'data' must be a string, not a number"),
     "host": (
         '[_STORAGE._HOST."x*"]\njobs = 0',

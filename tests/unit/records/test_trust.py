@@ -109,10 +109,17 @@ def test_a_manifest_of_plain_uris_has_no_parts(desk: Desk) -> None:
         ('[a]\nkey = "a"\n[a._LANG.python]\nloader = "mod:read"\n', ("loader", "a", "mod:read")),
         ('[_LOADERS]\nCSV = "mod:read"\n', ("format-loader", "csv", "mod:read")),
         ('[_LANG.python.loaders]\nnc = "mod:read"\n', ("format-loader", "nc", "mod:read")),
+        ('[_SAVERS]\nCSV = "mod:write"\n', ("format-saver", "csv", "mod:write")),
+        ('[_LANG.python.savers]\nnc = "mod:write"\n', ("format-saver", "nc", "mod:write")),
+        (
+            '[_SAVERS]\nnc = { ref = "m:f", args = ["$value", "$path", 3] }\n',
+            ("format-saver", "nc", "m:f('$value', '$path', 3)"),
+        ),
         ('[a]\nuri = "https://x.org/a.pkl"\n', ("pickle", "a", "https://x.org/a.pkl (no checksum)")),
         ('[a]\nuri = "https://x.org/a"\nformat = "PICKLE"\n', ("pickle", "a", "https://x.org/a (no checksum)")),
         ('[a]\nkey = "a"\nfetcher = 5\n', ("code", "a", "{'fetcher': 5, 'python': None, '_LANG': None}")),
         ('[a]\nkey = "a"\nloader = [1]\n', ("code", "a (loader)", "[1]")),
+        ("[_SAVERS]\ncsv = 5\n", ("code", "[_SAVERS]", "{'_SAVERS': {'csv': 5}, '_LANG': None}")),
         ("[_LOADERS]\ncsv = 5\n", ("code", "[_LOADERS]", "{'_LOADERS': {'csv': 5}, '_LANG': None}")),
     ],
 )
@@ -216,6 +223,7 @@ def test_words_of_commands_are_pinned_wherever_they_stand(desk: Desk) -> None:
         'loader = { ref = "runpy:run_path", kwargs = { paths = { one = ["get.sh"] } } }',
         '[a._LANG.julia]\nfetcher = { ref = "Mod:get", args = ["get.sh"] }',
         '[_LOADERS]\nnc = { ref = "subprocess:run", args = [["sh", "get.sh"]] }',
+        '[_SAVERS]\nnc = { ref = "subprocess:run", args = [["sh", "get.sh", "$value", "$path"]] }',
     ],
 )
 def test_a_file_that_a_command_or_an_argument_names_in_any_way_is_pinned(desk: Desk, fields: str) -> None:
@@ -287,6 +295,7 @@ CHANGES = {
     "a foreign fetcher": SHELL + '[b]\nkey = "b"\n[b._LANG.r]\nfetcher = "mod:get"\n',
     "a loader": SHELL + 'loader = "mod:read"\n',
     "a loader by format": SHELL + '[_LOADERS]\ncsv = "mod:read"\n',
+    "a saver by format": SHELL + '[_SAVERS]\ncsv = "mod:write"\n',
     "pickle data": SHELL + '[b]\nuri = "https://x.org/b.pkl"\n',
     "a place": SHELL + '[b]\nuri = "https://x.org/b"\nstorage_path = "/outside/b"\n',
     "a folder root": SHELL + '[_STORAGE]\nbig = "/outside"\n',
@@ -337,6 +346,7 @@ FILE_CHANGES = {
     "a renamed file": lambda root: (root / "pkg" / "more.py").rename(root / "pkg" / "other.py"),
     "a new sibling": lambda root: (root / "beside.py").write_text(""),
     "a changed sibling": lambda root: (root / "tools.py").write_text("x"),
+    "a saver": lambda root: (root / "writers" / "__init__.py").write_text("x"),
     "a sibling that is bytecode": lambda root: (root / "numpy.pyc").write_text("x"),
     "a file that a command names": lambda root: (root / "get.sh").write_text("rm"),
     "that file is gone": lambda root: (root / "get.sh").unlink(),
@@ -365,9 +375,9 @@ FILE_CHANGES = {
 @pytest.mark.parametrize("change", FILE_CHANGES.values(), ids=FILE_CHANGES.keys())
 def test_any_change_of_a_pinned_file_asks_again_in_the_same_session(desk: Desk, change: Any) -> None:
     root = desk.root
-    for folder in ("pkg", "numpy"):
+    for folder in ("pkg", "numpy", "writers"):
         (root / folder).mkdir()
-    for name in ("pkg/__init__.py", "pkg/get.py", "pkg/more.py", "tools.py", "numpy/data.txt"):
+    for name in ("pkg/__init__.py", "pkg/get.py", "pkg/more.py", "tools.py", "numpy/data.txt", "writers/__init__.py"):
         (root / name).write_text("")
     (root.parent / "shared.py").write_text("")
     (root / "pkg" / "linked.py").symlink_to(root.parent / "shared.py")
@@ -376,7 +386,7 @@ def test_any_change_of_a_pinned_file_asks_again_in_the_same_session(desk: Desk, 
         '[a]\nkey = "a"\nfetcher = "pkg.get:run"\n[b]\nkey = "b"\nfetcher = "tools:run"\n'
         '[c]\nkey = "c"\nshell = "sh get.sh --config=later.cfg"\n[d]\nkey = "d"\nloader = "numpy.lib:load"\n'
         '[e]\nkey = "e"\n[e._LANG.r]\nfetcher = "get:run"\n[f]\nkey = "f"\n[f._LANG.julia]\nfetcher = "M:run"\n'
-        '[_LOADERS]\nnc = "xarray:open_dataset"\n'
+        '[_LOADERS]\nnc = "xarray:open_dataset"\n[_SAVERS]\nnc = "writers:save"\n'
     )
     desk.allow()
     assert isinstance(demand(trust), Permission)
