@@ -161,6 +161,7 @@ def _hash_all(
     chunks.reverse()  # taken from the end
     failed: list[BaseException] = []
     threads: list[threading.Thread] = []
+    starting = threading.Lock()
     read_blocks = _find_block_counter()
 
     def work() -> None:
@@ -175,19 +176,22 @@ def _hash_all(
                 _hash_chunk(folder, root, names, sizes, chunk, ids, buffer, task)
                 after = read_blocks()
                 if after != before and len(chunks) > len(threads) < _COLD_WORKERS_MAX - 1:
-                    start_worker()
+                    start_worker(_COLD_WORKERS_MAX - 1)
                 before = after
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             failed.append(error)
 
-    def start_worker() -> None:
-        thread = threading.Thread(target=work, name="dm-hash", daemon=True)
-        threads.append(thread)
-        thread.start()
+    def start_worker(most: int) -> None:
+        with starting:
+            if len(threads) < most:
+                thread = threading.Thread(target=work, name="dm-hash", daemon=True)
+                thread.start()
+                threads.append(thread)  # only what was started can be joined
 
     try:
-        for _ in range(_count_workers(len(chunks), sum(sizes))):
-            start_worker()
+        count = _count_workers(len(chunks), sum(sizes))
+        for _ in range(count):
+            start_worker(count)
         if chunks:
             work()
         for index in large:
@@ -197,8 +201,8 @@ def _hash_all(
         failed.append(error)
         raise
     finally:
-        while threads:  # a worker that still runs may start another
-            threads.pop().join()
+        for thread in threads:  # a worker that still runs may add another: it is waited for, and then that one
+            thread.join()
     if failed:
         raise failed[0]
     return ids

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,30 @@ def test_more_threads_join_while_a_cold_disk_is_waited_for(tmp_path: Path, monke
     assert ids == [blake3((tmp_path / os.fsdecode(name)).read_bytes()).digest() for name in names]
     assert threading.active_count() == before
     assert 2 < len(seen) <= 8
+
+
+def test_a_thread_that_joins_as_the_work_ends_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main, start, slow = threading.current_thread(), threading.Thread.start, threading.Event()
+
+    def start_slowly(thread: threading.Thread) -> None:
+        if threading.current_thread() is not main:
+            slow.set()
+            time.sleep(0.3)  # the others have done all there is by now, and the caller waits for its threads
+        start(thread)
+
+    def read_blocks() -> int:
+        if threading.current_thread() is main:
+            return int(not slow.wait(60))
+        return next(counts)
+
+    counts = iter(range(1_000_000))
+    monkeypatch.setattr(hashing, "_find_block_counter", lambda: read_blocks)
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    names = _make_files(tmp_path, [10] * 4000)
+    before = threading.active_count()
+    ids = hash_blobs(tmp_path, names, [10] * 4000)
+    assert ids == [blake3((tmp_path / os.fsdecode(name)).read_bytes()).digest() for name in names]
+    assert (before, True) == (threading.active_count(), slow.is_set())
 
 
 @pytest.mark.parametrize("now", [0, 3, 5, 2 << 20])
