@@ -19,7 +19,7 @@ from dm.plumbing.store.publication import Publication
 from dm.values import Digest
 from tests.fixtures.homes import CHECKOUT
 
-_FILES = 240
+_FILES = 120
 _ROUNDS = 15
 
 # Stages what it publishes, as the store's user would, then says that it begins.
