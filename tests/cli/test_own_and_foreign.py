@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dm.plumbing.store.disk import DiskStore
+from dm.plumbing.store.refs import Ref
 from tests.fixtures.commands import Ask, StartDm, default_copy, snapshot, wait_for, write_manifest
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
@@ -141,7 +142,14 @@ def test_what_lies_at_an_untrusted_place_is_not_marked_there(
 
 
 @pytest.mark.parametrize(
-    "setting", ['datasets_dir = "{}"', 'data = "{}"', 'datacache_dir = "{}"', 'default = "$x"\nx = "{}"']
+    "setting",
+    [
+        'datasets_dir = "{}"',
+        'data = "{}"',
+        'datacache_dir = "{}"',
+        'default = "$x"\nx = "{}"',
+        'y = "{}"\n\n[one]\nuri = "https://example.org/one.csv"\nstore = "$y"',
+    ],
 )
 @pytest.mark.parametrize("command", [("dedup",), ("prune", "--grace", "0"), ("verify", "--all", "--repair")])
 def test_stores_at_untrusted_places_are_left_as_they_are(
@@ -163,6 +171,29 @@ def test_stores_at_untrusted_places_are_left_as_they_are(
     assert (6, ["place-untrusted"]) == (answer.status, [each["code"] for each in refused]), answer.stderr
     assert before == snapshot(outside)
     assert 0 == ask(*command, "--root", outside).status
+
+
+def test_repair_reads_a_store_at_an_untrusted_place_and_leaves_it_as_it_is(
+    ask: Ask, home: Home, project: Path, tmp_path: Path, uris: tuple[str, str]
+) -> None:
+    outside = tmp_path / "outside"
+    write_manifest(project, f'[_STORAGE]\ncache = "{outside}"\n\n[x]\nuri = "{uris[0]}"\n')
+    assert 0 == ask("fetch").status
+    copy = default_copy(home, "127.0.0.1/d.csv")
+    digest = DiskStore(outside).ingest(copy, write=False).digest
+    # What is a hard link to the damaged object lies outside too.
+    other = DiskStore(outside)
+    other.put_blob(ONE)
+    (outside / "b").hardlink_to(copy)
+    other.write_ref("b", Ref(digest, len(ONE), 1))
+    copy.chmod(0o644)
+    copy.write_bytes(TWO)
+    before = snapshot(outside)
+
+    answer = ask("verify", "--repair", "x")
+
+    assert (0, ["mended"]) == (answer.status, [each["code"] for each in answer.outcomes]), answer.stderr
+    assert (ONE, before) == (copy.read_bytes(), snapshot(outside))
 
 
 def test_an_alias_that_names_another_object_leads_to_no_wrong_bytes(

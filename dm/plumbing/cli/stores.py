@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dm.plumbing.cli.frame import Session
     from dm.plumbing.records.places import Places
     from dm.plumbing.records.trust import Trust
+    from dm.plumbing.records.used_stores import UsedStores
     from dm.plumbing.store.disk import DiskStore
 
 root_option = click.option("--root", metavar="DIR", help="The store root (default: the one in force here).")
@@ -78,23 +79,27 @@ def open_store(
     )
 
 
+def find_stores_here(session: Session) -> UsedStores:
+    """The stores that the manifest here, its datasets and functions use; the user's own where there is no manifest."""
+    from dm.plumbing.records.used_stores import find_used_stores
+
+    places, trust = open_trust_here(session)
+    return find_used_stores(places, () if trust is None else trust.manifest.datasets.values(), trust)
+
+
 def choose_roots(session: Session, root: str | None, action: str) -> tuple[list[str], list[Outcome]]:
     """The roots of the stores that a command changes: ``--root``, else those in force here; and a failed outcome for
     each that is left alone, since a manifest, or a checkout's config, chose it outside and the user did not allow that.
     """
     if root is not None:
         return [root], []
-    places, trust = open_trust_here(session)
-    roots, refused = [], []
-    for place in places.store_places():
-        reason = places.untrusted_place(place) if place.path.is_dir() else None
-        if reason is None or (trust is not None and trust.allows_place(place)):
-            roots.append(str(place.path))
-            continue
-        hint = f"dm trust shows it and asks; or say that it is wanted: --root {shlex.quote(str(place.path))}"
-        error = Refused(f"cannot {action} '{place.path}': {reason}", hint=hint, code="place-untrusted")
-        refused.append(fail(str(place.path), error))
-    return roots, refused
+    used = find_stores_here(session)
+    refused = []
+    for folder, reason in used.foreign.items():
+        hint = f"dm trust shows it and asks; or say that it is wanted: --root {shlex.quote(str(folder))}"
+        error = Refused(f"cannot {action} '{folder}': {reason}", hint=hint, code="place-untrusted")
+        refused.append(fail(str(folder), error))
+    return [str(folder) for folder in used.own], refused
 
 
 def check_root(session: Session, root: str | None, *, without_objects: bool = False) -> None:

@@ -12,7 +12,14 @@ import click
 from dm.environment import read_monotonic_s
 from dm.errors import DmError, NotFound, UsageError
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import check_root, choose_roots, open_places_here, open_store, root_option
+from dm.plumbing.cli.stores import (
+    check_root,
+    choose_roots,
+    find_stores_here,
+    open_places_here,
+    open_store,
+    root_option,
+)
 from dm.porcelain.cli.durations import DURATION
 from dm.values import Outcome, fail
 
@@ -57,7 +64,7 @@ def COMMAND(  # noqa: N802
     """
     from dm.porcelain.artifacts.catalogue import is_artifact_name
     from dm.porcelain.cli.render import draw_outcome, draw_summary
-    from dm.porcelain.verbs.verify import VerifyOptions, list_store_roots, verify
+    from dm.porcelain.verbs.verify import VerifyOptions, verify
 
     if everything and names:
         raise UsageError("--all goes without names", hint="name a store's folder to verify it whole")
@@ -78,13 +85,9 @@ def COMMAND(  # noqa: N802
     if datasets or not (names or root):
         anywhere = any(is_artifact_name(name) for name in datasets)
         project = None if everything and not _has_manifest(session) else session.open_project(anywhere=anywhere)
-    roots = [root] if root else []
-    refused: list[Outcome] = []
+    roots, refused = [root] if root else [], []
     if everything and not root:
-        chosen, refused = choose_roots(session, None, "note down what is verified in")
-        known = list_store_roots(project, write=True) if project else []
-        left = {outcome.name for outcome in refused}
-        roots = list(dict.fromkeys([*chosen, *(each for each in map(os.fspath, known) if each not in left)]))
+        roots, refused = choose_roots(session, None, "note down what is verified in")
     for outcome in refused:
         report(outcome)
     outcomes += refused
@@ -168,7 +171,8 @@ def _make_mender(session: Session, store: DiskStore) -> Mender:
     def find_store(root: Path) -> DiskStore:
         return store if root == store.root else open_store(session, os.fspath(root))
 
-    return make_mender(open_places_here(session), find_store, store.root, progress=session.progress)
+    places = open_places_here(session)
+    return make_mender(places, find_stores_here(session), find_store, store.root, progress=session.progress)
 
 
 def _verify_path(

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.errors import DmError
-from dm.porcelain.artifacts.catalogue import Spot, means_artifact
+from dm.plumbing.records.used_stores import find_used_stores
+from dm.porcelain.artifacts.catalogue import Spot, find_store, means_artifact
 from dm.porcelain.select import Selection, select
 from dm.porcelain.verifying.artifacts import find_named, list_recorded, prepare_artifact, repair_artifact
 from dm.porcelain.verifying.copies import find_copies, verify_copies
 from dm.porcelain.verifying.datasets import prepare_look
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at
-from dm.porcelain.verifying.reach import list_store_roots, make_mender
+from dm.porcelain.verifying.reach import make_mender
 from dm.porcelain.verifying.repair import repair_dataset
 from dm.porcelain.verifying.stores import verify_store
 from dm.values import Outcome, fail
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
     from dm.porcelain.project import Project
 
-__all__ = ["VerifyOptions", "find_copies", "list_store_roots", "make_mender", "verify", "verify_copies", "verify_store"]
+__all__ = ["VerifyOptions", "find_copies", "make_mender", "verify", "verify_copies", "verify_store"]
 
 
 def verify(
@@ -92,9 +93,9 @@ def _repair(
     tell: Report,
 ) -> None:
     """Mend what failed: each outcome gives way to what became of it, and is told."""
-    mender = make_mender(
-        project.places, project.open_store, *project.list_store_roots(), progress=project.progress
-    )
+    used = find_used_stores(project.places, project.manifest.datasets.values(), project.trust)
+    homes = [root for root in map(find_store, chosen.spots) if root is not None and root not in used.foreign]
+    mender = make_mender(project.places, used, project.open_store, *homes, progress=project.progress)
     datasets = {dataset.name: dataset for dataset in chosen.datasets}
     spots = {spot.folder: spot for spot in chosen.spots}
     dry_run = options.dry_run

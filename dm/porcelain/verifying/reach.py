@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dm.errors import DmError
-from dm.plumbing.records.artifact_places import list_artifact_roots
 from dm.plumbing.store.layout import find_store_root
 from dm.porcelain.find import find_candidates
 from dm.porcelain.integrity import find_contract
@@ -17,6 +15,7 @@ from dm.porcelain.mending import Mender
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
     from dm.plumbing.records.places import Places
+    from dm.plumbing.records.used_stores import UsedStores
     from dm.plumbing.store.disk import DiskStore
     from dm.porcelain.project import Project
     from dm.progress import Progress
@@ -28,36 +27,20 @@ _PEERS_PROJECTS = "projects"
 
 
 def make_mender(
-    places: Places, open_store: Callable[[Path], DiskStore], *roots: Path, progress: Progress
+    places: Places, used: UsedStores, open_store: Callable[[Path], DiskStore], *roots: Path, progress: Progress
 ) -> Mender:
-    """A mender that finds sound bytes in the stores at ``roots``, in those that are used here and in the read pools."""
-    own = list(dict.fromkeys([*roots, *places.store_roots()]))
-    pools = [root for root in find_pool_roots(places) if root not in own]
+    """A mender that finds sound bytes in the stores at ``roots``, in those that are used here and in the read pools.
+
+    Of stores that may only be read it takes objects as it does of pools.
+    """
+    own = dict.fromkeys([*roots, *used.own])
+    pools = [root for root in dict.fromkeys([*used.foreign, *find_pool_roots(places)]) if root not in own]
     return Mender(
         [open_store(root) for root in own],
         pools=[open_store(root) for root in pools],
         find_others=lambda name: find_copies_like(places, name),
         progress=progress,
     )
-
-
-def list_store_roots(project: Project, *, write: bool) -> list[Path]:
-    """Every store root that a project uses: those of its settings, of single datasets and of produced ones. With
-    ``write`` not those that a manifest chose outside and the user did not allow.
-    """
-    roots = dict.fromkeys(project.places.store_roots())
-    locations = []
-    for dataset in project.manifest.datasets.values():
-        try:
-            locations.append(project.locate(dataset))
-        except DmError:
-            continue  # told where the dataset itself is looked at
-    locations += [root.locate(root.folder) for root in list_artifact_roots(project.places)]
-    for location in locations:
-        root = location.store_root
-        if root is not None and root not in roots and not (write and project.find_place_distrust(location)):
-            roots[root] = None
-    return list(roots)
 
 
 def find_pool_roots(places: Places) -> list[Path]:
