@@ -85,7 +85,8 @@ def COMMAND(  # noqa: N802
     if datasets or not (names or root):
         anywhere = any(is_artifact_name(name) for name in datasets)
         project = None if everything and not _has_manifest(session) else session.open_project(anywhere=anywhere)
-    roots, refused = [root] if root else [], []
+    roots = [root] if root else []
+    refused: list[Outcome] = []
     if everything and not root:
         roots, refused = choose_roots(session, None, "note down what is verified in")
     for outcome in refused:
