@@ -34,7 +34,7 @@ def _compute_for_ever(results: Results, numbers: Iterator[int], begun: int) -> N
     formats = ("pickle", "json", "pickle")
     for number in numbers:
         os.write(begun, b".")
-        recipe = RECIPE._replace(format=formats[number % 3])
+        recipe = RECIPE._replace(format=formats[number % 3], code_digest=f"python-1:{number}")
         results.call(recipe, {"key": number % KEYS}, value=_make_value(number % KEYS, number), fresh=True)
 
 
@@ -49,7 +49,8 @@ def test_a_killed_computation_leaves_a_whole_result_or_none(
 ) -> None:
     chances = random.Random(5)
     hits = 0
-    results.call(table={"key": 0}, value=_make_value(0, 0))  # what is imported at the first time is not every child's
+    first = RECIPE._replace(code_digest="python-1:0")
+    results.call(first, {"key": 0}, value=_make_value(0, 0))  # what is imported at the first time is not every child's
     reading, writing = os.pipe()
     for round_number in range(KILLS):
         child = os.fork()
@@ -73,7 +74,9 @@ def test_a_killed_computation_leaves_a_whole_result_or_none(
                 begun = reader.artifacts.begin(RECIPE._replace(format=data_format), {"key": key})
                 if isinstance(begun, Loaded):
                     value = begun.value
-                    assert _is_right(tuple(value) if isinstance(value, list) else value, key)
+                    value = tuple(value) if isinstance(value, list) else value
+                    assert _is_right(value, key)
+                    assert f"python-1:{value[1]}" == begun.code_digest
                     hits += 1
                 else:
                     begun.abandon()

@@ -440,6 +440,24 @@ def test_changed_code_may_compute_again(tmp_path: Path) -> None:
     assert 3 == define(tmp_path, "1 / 0 or x + 2", code_changed="ignore")(1)
 
 
+def test_what_changed_code_computed_again_is_not_computed_again_where_another_format_lies_beside(
+    tmp_path: Path,
+) -> None:
+    options: dict[str, Any] = {"code_changed": "recompute"}
+    old = define(tmp_path, "x + 1", **options)
+    old(1), define(tmp_path, "x + 1", format="json", **options)(1)
+    path = cast(Any, old).path(1)
+    assert 3 == define(tmp_path, "x + 2", **options)(1)
+    computed = path.stat()
+    assert 3 == define(tmp_path, "x + 2", **options)(1)
+    assert 3 == define(tmp_path, "x + 2")(1)  # and nothing is told
+    assert (computed.st_ino, computed.st_mtime_ns) == (path.stat().st_ino, path.stat().st_mtime_ns)
+    beside = path.with_name("data.json").stat()
+    assert 2 == define(tmp_path, "x + 1", format="json", **options)(1)
+    assert beside.st_ino == path.with_name("data.json").stat().st_ino
+    assert 3 == define(tmp_path, "x + 2", format="json", **options)(1)
+
+
 # sessions -------------------------------------------------------------------------------------------------------------
 
 

@@ -87,7 +87,8 @@ class Metadata(NamedTuple):
     ``created`` RFC 3339 in UTC; ``tool`` what wrote it, with its version; ``host``, ``user`` and ``runtime`` (the
     language with its version) of the computation, ``duration_s`` how long it took; ``git`` the project's ``commit``,
     ``branch`` and ``dirty``; ``state_file`` where it was recorded; ``code_digest`` of the function's source;
-    ``packages`` versions by name; ``extra`` what others wrote, kept.
+    ``packages`` versions by name; ``extra`` what others wrote, kept. ``earlier`` has the same of data that lies beside,
+    by its name, where an earlier computation made that; its own ``earlier`` is empty.
     """
 
     created: str = ""
@@ -101,8 +102,16 @@ class Metadata(NamedTuple):
     code_digest: str = ""
     packages: Mapping[str, object] = _NOTHING
     extra: Mapping[str, object] = _NOTHING
+    earlier: Mapping[str, Metadata] = MappingProxyType({})
+
+    def find_of(self, name: str) -> Metadata:
+        """What is said of the data with this name."""
+        known = self.earlier.get(name)
+        return self._replace(earlier=MappingProxyType({})) if known is None else known
 
 
+#: The table of `Metadata.earlier`.
+_EARLIER = "earlier"
 _TEXTS = ("created", "tool", "host", "user", "runtime")
 
 
@@ -110,7 +119,14 @@ def encode_metadata(metadata: Metadata) -> bytes:
     """The bytes of ``metadata.toml``; what is unknown is left out. Text that is not Unicode is escaped: a host's odd
     name is no reason to lose a result.
     """
-    document: dict[str, object] = {**metadata.extra, RESERVED_NAME: {"schema": SIDECAR_SCHEMA}}
+    document = {**_make_document(metadata), RESERVED_NAME: {"schema": SIDECAR_SCHEMA}}
+    if metadata.earlier:
+        document[_EARLIER] = {name: _make_document(each) for name, each in metadata.earlier.items()}
+    return dump_sorted(cast("dict[str, object]", _escape(document)))
+
+
+def _make_document(metadata: Metadata) -> dict[str, object]:
+    document: dict[str, object] = dict(metadata.extra)
     document.update((name, value) for name in _TEXTS if (value := getattr(metadata, name)))
     document.update((name, value) for name in ("git", "packages") if (value := getattr(metadata, name)))
     if metadata.duration_s is not None:
@@ -122,7 +138,7 @@ def encode_metadata(metadata: Metadata) -> bytes:
         if value:
             kept = document.get(table)
             document[table] = {**(kept if isinstance(kept, Mapping) else {}), name: value}
-    return dump_sorted(cast("dict[str, object]", _escape(document)))
+    return document
 
 
 def decode_metadata(data: bytes, *, file: Path | None = None) -> Metadata:
@@ -131,11 +147,24 @@ def decode_metadata(data: bytes, *, file: Path | None = None) -> Metadata:
     Raises `Malformed` for what is not TOML and for a ``_META.schema`` above 1.
     """
     document, _ = _read(data, file)
-    texts = {name: value for name in _TEXTS if isinstance(value := document.pop(name, ""), str)}
+    earlier = _take_table(document, _EARLIER)
+    found = {name: _read_metadata(table) for name, table in earlier.items() if isinstance(table, dict)}
+    return _read_metadata(document)._replace(earlier=found)
+
+
+def _read_metadata(document: dict[str, object]) -> Metadata:
+    document.pop(_EARLIER, None)
+    created, tool, host, user, runtime = (
+        value if isinstance(value := document.pop(name, ""), str) else "" for name in _TEXTS
+    )
     seconds = document.pop("duration_s", None)
     git, packages = (_take_table(document, name) for name in ("git", "packages"))
     return Metadata(
-        **texts,
+        created,
+        tool,
+        host,
+        user,
+        runtime,
         duration_s=float(seconds) if type(seconds) is float or type(seconds) is int else None,
         git=git,
         packages=packages,

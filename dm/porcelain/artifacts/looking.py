@@ -259,9 +259,9 @@ def _read_ref(place: Place, known: _Known) -> Ref | None:
         return None  # it is written anew when the artifact is adopted
 
 
-def build_entries(folder: str, digest: Digest) -> list[TreeEntry] | None:
+def build_entries(folder: str, digest: Digest, former: TreeEntry | None = None) -> list[TreeEntry] | None:
     """The entries of the tree with this digest, from what lies in the folder: all of it, or all but what was put there
-    since. None when that is not the tree.
+    since, with ``former`` for what was since put in its place. None when that is not the tree.
     """
     from itertools import combinations
 
@@ -270,6 +270,8 @@ def build_entries(folder: str, digest: Digest) -> list[TreeEntry] | None:
 
     measured = measure_copy(Path(folder))
     entries = build_trees(measured.entries, measured.ids)[b""].entries
+    if former is not None:
+        entries = [former if entry.name == former.name else entry for entry in entries]
     others = [entry for entry in entries if entry.name.decode("utf-8", "replace") not in SIDECAR_NAMES]
     for count in range(min(len(others), _NEW_FORMATS_MAX) + 1):
         for new in combinations(others, count):

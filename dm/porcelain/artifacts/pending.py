@@ -8,7 +8,7 @@ be taken for a result before the publication's last step, the marker.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from pathlib import Path
@@ -25,12 +25,13 @@ from dm.plumbing.records.sidecars import (
     METADATA_NAME,
     SIDECAR_NAMES,
     Metadata,
+    decode_metadata,
     encode_config,
     encode_metadata,
 )
 from dm.plumbing.store.markers import MARKER_NAME
 from dm.plumbing.store.publication import Publication
-from dm.porcelain.artifacts.taking_over import take_over
+from dm.porcelain.artifacts.taking_over import Addition, take_over
 
 if TYPE_CHECKING:
     from dm.plumbing.fs.lock import CopyLock
@@ -187,7 +188,7 @@ class Pending:
             _save(work.recipe, value, path)
         others = list_other_formats(work.folder, work.name)
         if others:
-            self._add(held, path)
+            self._add(held, path, others, extra)
             return
         config = encode_config(work.recipe.cachetype, work.recipe.version, work.table, work.hash)
         with machine_errors("write", held.staging):
@@ -198,19 +199,25 @@ class Pending:
                 remove_tree(held.staging / name)  # what the function left beside its data is no part of the result
         held.store.publish([Publication(held.staging, work.folder, replace=True)])
 
-    def _add(self, held: Held, path: Path) -> None:
-        """Put the data beside that of other formats: first the name, then the ref that speaks of it.
+    def _add(self, held: Held, path: Path, others: Sequence[str], extra: Mapping[str, object]) -> None:
+        """Put the data beside that of other formats: away with older data of that name, then ``metadata.toml``, which
+        keeps what it said of the others, then the data, then the ref that speaks of it.
 
-        In between it is as a peer would have left it, and taken over at the next look.
+        Killed in between, no data is taken for what other code made: what lies there and is new is as a peer would have
+        left it, taken over at the next look; what is lost is computed again.
         """
         work = self._work
-        target = work.folder / work.name
+        target, metadata = work.folder / work.name, held.staging / METADATA_NAME
+        former, known = _read_metadata(work.folder)
+        earlier = {name: known.find_of(name) for name in others}
+        with machine_errors("write", held.staging):
+            metadata.write_bytes(encode_metadata(self._describe(extra)._replace(earlier=earlier)))
         if held.store.options.durable:
             flush_file_systems([path])
-        if target.is_dir():
-            remove_tree(target)
+        remove_tree(target)
+        replace(metadata, work.folder / METADATA_NAME)
         replace(path, target)
-        take_over(held.store, work.folder, new=work.name, progress=work.progress)
+        take_over(held.store, work.folder, added=Addition(work.name, former), progress=work.progress)
 
     def _describe(self, extra: Mapping[str, object]) -> Metadata:
         work = self._work
@@ -221,6 +228,16 @@ class Pending:
             code_digest=work.recipe.code_digest or "",
             extra=extra,
         )
+
+
+def _read_metadata(folder: Path) -> tuple[bytes | None, Metadata]:
+    """The bytes of an artifact's ``metadata.toml``, and what they say; nothing where they cannot be read."""
+    data = None
+    try:
+        data = (folder / METADATA_NAME).read_bytes()
+        return data, decode_metadata(data)
+    except (OSError, DmError):
+        return data, Metadata()
 
 
 def _save(recipe: Recipe, value: object, path: Path) -> None:

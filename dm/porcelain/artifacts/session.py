@@ -81,9 +81,9 @@ class Loaded:
             # As `dm` writes it: whoever loads thousands of results asks for this of each.
             _, found, rest = data.partition(b'\n[code]\ndigest = "')
             digest, end, _ = rest.partition(b'"\n')
-            if found and end and digest.isascii() and b"\\" not in digest:
+            if found and end and digest.isascii() and b"\\" not in digest and b"earlier" not in data:
                 return digest.decode()
-            return decode_metadata(data).code_digest or None
+            return decode_metadata(data).find_of(os.path.basename(self._path)).code_digest or None
         except (OSError, DmError):
             return None
 
@@ -399,7 +399,7 @@ class Artifacts:
             return
         try:
             with store.lock_copy(folder, timeout_s=0):
-                take_over(store, folder, new=None, progress=self.progress)
+                take_over(store, folder, progress=self.progress)
         except DmError as error:
             if error.code != "locked":
                 self._not_adopted.add(place.folder)

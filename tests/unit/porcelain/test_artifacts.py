@@ -519,6 +519,57 @@ def test_the_digest_of_the_code_is_kept_beside_the_result(results: Results) -> N
     assert loaded.code_digest is None
 
 
+def test_where_each_format_comes_from_is_kept(results: Results, open_anew: Open, project: Path) -> None:
+    recipes = {each: RECIPE._replace(format=each, cache_dir="shared") for each in ("pickle", "json", "txt")}
+    metadata = project / "shared" / "model.run" / HASH / "metadata.toml"
+
+    def compute(data_format: str, digest: str) -> None:
+        results.call(recipes[data_format]._replace(code_digest=digest), value="a value", fresh=True)
+
+    def list_digests() -> dict[str, str | None]:
+        found = {}
+        for name, recipe in recipes.items():
+            begun = open_anew().artifacts.begin(recipe, TABLE)
+            assert isinstance(begun, Loaded)
+            found[name] = begun.code_digest
+        return found
+
+    compute("pickle", "python-1:one")
+    metadata.chmod(0o644)
+    metadata.write_text(metadata.read_text() + '[of_others]\nx = 1\n')
+    compute("json", "python-1:two")
+    compute("txt", "python-1:two")
+    assert {"pickle": "python-1:one", "json": "python-1:two", "txt": "python-1:two"} == list_digests()
+    compute("json", "python-1:three")
+    assert {"pickle": "python-1:one", "json": "python-1:three", "txt": "python-1:two"} == list_digests()
+    found = decode_metadata(metadata.read_bytes())
+    assert ({"data.pickle", "data.txt"}, {}) == (set(found.earlier), found.extra)
+    assert {"of_others": {"x": 1}} == found.earlier["data.pickle"].extra
+    assert all(each.created.endswith("Z") and each.host for each in found.earlier.values())
+    assert [] == results.warnings
+
+
+def test_a_format_that_a_kill_left_before_its_ref_keeps_what_is_said_of_it(
+    results: Results, open_anew: Open, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results.call(RECIPE._replace(code_digest="python-1:one"))
+    as_json = RECIPE._replace(format="json", code_digest="python-1:two")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("dm.porcelain.artifacts.pending.take_over", _be_killed)
+        results.call(as_json)
+    for _ in range(2):  # taken over, then vouched for
+        other = open_anew()
+        for recipe, digest in ((as_json, "python-1:two"), (RECIPE, "python-1:one")):
+            begun = other.artifacts.begin(recipe, TABLE)
+            assert isinstance(begun, Loaded)
+            assert ("a value", digest, []) == (begun.value, begun.code_digest, other.warnings)
+    assert not (home.cache / "datamanifest" / ".dm" / "quarantine").exists()
+
+
+def _be_killed(*_args: object, **_options: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_further_facts_of_a_computation_are_kept(results: Results) -> None:
     with _begin(results) as pending:
         pending.commit(1, metadata={"job": {"id": 7}})

@@ -302,7 +302,8 @@ def test_the_sidecars_that_dm_writes_are_valid() -> None:
         "artifact-config", config.replace(hash_params(params), HEX)
     )
     full = Metadata(
-        "2026-01-31T12:00:00Z", "dm 1", "h", "u", "Py", 1.5, {"dirty": True}, "/s", "blake3:0", {"numpy": "2"}, {"x": 1}
+        "2026-01-31T12:00:00Z", "dm 1", "h", "u", "Py", 1.5, {"dirty": True}, "/s", "blake3:0", {"numpy": "2"},
+        {"x": 1}, {"data.json": Metadata("2026-01-31T12:00:00Z", code_digest="python-1:0"), "data.x": Metadata()},
     )
     assert [] == told("artifact-metadata", encode_metadata(full).decode())
     assert [] == told("artifact-metadata", encode_metadata(Metadata()).decode())

@@ -198,6 +198,23 @@ def test_fields_of_others_are_kept_and_those_of_a_wrong_type_dropped() -> None:
     assert 'mine = 3\n\n[_META]\nschema = 1\n\n[origin]\ncached_toml = "/c"\nstate_file = "/s"\n' == again
 
 
+def test_what_is_said_of_earlier_data_is_kept_beside() -> None:
+    earlier = Metadata(created="2025-01-01T00:00:00Z", code_digest="python-1:00", git={"commit": "1"}, extra={"x": 1})
+    both = METADATA._replace(extra={}, earlier={"data.json": earlier})
+    data = encode_metadata(both)
+    table = (
+        b'[earlier."data.json"]\ncreated = "2025-01-01T00:00:00Z"\nx = 1\n\n'
+        b'[earlier."data.json".code]\ndigest = "python-1:00"\n\n[earlier."data.json".git]\ncommit = "1"\n'
+    )
+    assert table in data
+    found = decode_metadata(data)
+    assert both.find_of("data.json") == found.find_of("data.json")
+    assert METADATA._replace(extra={}) == found.find_of("data.nc")
+    assert {} == decode_metadata(b"earlier = 5\n").earlier
+    nested = decode_metadata(b"[earlier.a]\nhost = 5\n[earlier.a.earlier.b]\n[earlier]\nc = 1\n")
+    assert {"a": Metadata(git={}, packages={}, extra={})} == nested.earlier
+
+
 def test_a_name_that_is_not_unicode_does_not_lose_a_result() -> None:
     assert b'host = "node\\\\udcff"\n\n[_META]\nschema = 1\n' == encode_metadata(Metadata(host="node\udcff"))
 
