@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from dm.decorating.telling import ToldToPython
 from dm.environment import Environment, Surroundings
 from dm.plumbing.records.config import CONFIG_NAME
 from dm.plumbing.records.manifest import discover
-from dm.progress import Progress
+from dm.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from dm.porcelain.artifacts.session import Artifacts
@@ -128,7 +129,9 @@ class ManifestSession:
     def __init__(self, project: Project) -> None:
         from dm.porcelain.artifacts.session import Artifacts
 
-        self._session = Session(Artifacts(project), project)
+        # Whoever opened the manifest without a sink hears what is wrong with results as the users of `dm.cached` do.
+        progress = ToldToPython() if project.progress is SILENT else project.progress
+        self._session = Session(Artifacts(project, progress=progress), project)
 
     def find(self) -> Session:
         """The manifest's session."""

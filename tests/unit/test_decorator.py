@@ -154,6 +154,19 @@ def test_a_flipped_bit_is_computed_again_and_told() -> None:
     assert {(dm.CacheWarning, __file__)} == {(each.category, each.filename) for each in told}
 
 
+def test_a_manifest_that_is_opened_without_a_sink_warns_as_dm_cached_does(here: Path) -> None:
+    with dm.Manifest.open(here) as manifest:
+
+        @manifest.cached(cachetype="told")
+        def double(x: int) -> int:
+            return 2 * x
+
+        double(1)
+        flip(double.path(1))
+        with pytest.warns(dm.CacheWarning, match="is computed again"):
+            assert 2 == double(1)
+
+
 @pytest.mark.parametrize(("check", "computed"), [("always", 2), ("never", 1)])
 def test_without_a_check_bytes_are_taken_as_they_are(check: str, computed: int) -> None:
     def save(value: tuple[int, None], path: Path) -> None:

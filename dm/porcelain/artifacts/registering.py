@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dm.plumbing.records.state import State
     from dm.porcelain.project import Project
+    from dm.progress import Progress
 
 #: Writing takes so many seconds, and one part in so many of the time since, at most.
 WRITE_FREELY_S = 0.25
@@ -41,8 +42,9 @@ class Register:
     once; an artifact is found by its place without it.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, progress: Progress) -> None:
         self._project = project
+        self._progress = progress
         self._paths = [os.fspath(path) for path in list_state_paths(project.root)]
         self._lock = threading.Lock()
         self._stamps: _Stamps | None = None
@@ -126,7 +128,7 @@ class Register:
         except DmError as error:
             if not self._told:
                 self._told = True
-                self._project.progress.warn(f"{error.message}; results are found by their place")
+                self._progress.warn(f"{error.message}; results are found by their place")
             # They are not tried again at every hit.
             for key, recipe in recipes.items():
                 root = self._project.root
@@ -146,7 +148,7 @@ class Register:
             except DmError as error:
                 if not self._told:
                     self._told = True
-                    self._project.progress.warn(f"{error}; results are found by their place")
+                    self._progress.warn(f"{error}; results are found by their place")
                 state = State(self._project.root, {}, {})
             self._state, self._stamps, self._read_s = state, stamps, read_monotonic_s()
         return self._state.datacache

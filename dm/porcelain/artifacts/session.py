@@ -114,15 +114,17 @@ class _Call(NamedTuple):
 class Artifacts:
     """The produced datasets of one project. Threads share one; it may be carried into forked processes.
 
-    ``record`` False: no state is written (there is no manifest beside which it could lie).
+    ``record`` False: no state is written (there is no manifest beside which it could lie). ``progress`` is where warnings
+    go; by default the project's.
     """
 
-    def __init__(self, project: Project, *, record: bool = True) -> None:
+    def __init__(self, project: Project, *, record: bool = True, progress: Progress | None = None) -> None:
+        self.progress = project.progress if progress is None else progress
         self._project = project
         self._record = record
         self._process_id = os.getpid()
         self._looker = Looker()
-        self._register = Register(project) if record else None
+        self._register = Register(project, self.progress) if record else None
         self._kinds: dict[Recipe, _Kind] = {}
         self._others: dict[Path, Place] = {}
         self._passed: set[str] = set()
@@ -139,11 +141,6 @@ class Artifacts:
         """
         project = open_project(environment, progress=progress, trust=trust)
         return cls(project, record=project.manifest.path is not None)
-
-    @property
-    def progress(self) -> Progress:
-        """Where warnings go."""
-        return self._project.progress
 
     def begin(
         self,
@@ -273,7 +270,7 @@ class Artifacts:
         """This is a forked child: it has its own number, connections and locks."""
         self._process_id = os.getpid()
         self._project = self._project.in_child(self._process_id)
-        self._register = Register(self._project) if self._record else None
+        self._register = Register(self._project, self.progress) if self._record else None
         self._looker = Looker()
         self._others = {}
 
@@ -499,7 +496,7 @@ class Artifacts:
                 project.root,
                 environment=project.environment,
                 module_name=kind.recipe.ref.partition(":")[0] or None,
-                progress=project.progress,
+                progress=self.progress,
             )
 
         def load(path: Path) -> object:
