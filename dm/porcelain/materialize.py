@@ -28,7 +28,7 @@ from dm.porcelain.find import Candidate, weigh
 from dm.porcelain.integrity import find_contract
 from dm.porcelain.job import Shared
 from dm.porcelain.present import Presence
-from dm.porcelain.publish import publish
+from dm.porcelain.publish import FETCHED_AGAIN, publish
 from dm.porcelain.recording import Recorder
 from dm.porcelain.requirements import Released, Requirements, make_untried
 from dm.values import Digest, Outcome, fail
@@ -339,7 +339,7 @@ class _Run:
             if not items:
                 continue
             batch = [(item.work.dataset, item.work.copy, item.staged) for item in items]
-            results = publish(self.project, batch, put_aside=force)
+            results = publish(self.project, batch, aside=FETCHED_AGAIN if force else None)
             for item, result in zip(items, results, strict=True):
                 self._settle(item.work.position, self._conclude(item.work, result, item.staged))
 

@@ -27,6 +27,7 @@ from dm.progress import SILENT, Progress
 from dm.values import Difference, Digest
 
 if TYPE_CHECKING:
+    from dm.plumbing.fs.link import LinkMode
     from dm.plumbing.store.disk import DiskStore
     from dm.plumbing.store.refs import Ref
 
@@ -184,9 +185,7 @@ class Mender:
         with self.repairing(store), store.lock_copy(copy):
             if not compare_copy(copy, expected, store, stat_cache=store.stat_cache, ref_root=store.root).equal:
                 return False
-            with machine_errors("mark", copy):
-                if not refuse_foreign_marker(copy, is_folder=expected.is_tree):
-                    put_marker(copy, is_folder=expected.is_tree)
+            self._mark(copy, expected)
         return True
 
     @contextmanager
@@ -210,14 +209,12 @@ class Mender:
 
     def _mend_file(self, store: DiskStore, copy: Path, ref: Ref, expected: Digest) -> Mended:
         self._ensure_object(store, expected, ref.size_bytes if ref.digest == expected else None, os.fsencode(copy.name))
-        kept = (store.quarantine(copy, "its bytes were not what they should be"),) if os.path.lexists(copy) else ()
-        with machine_errors("mend", copy):
-            remove_marker(copy, is_folder=False)
-        store.checkout(expected, copy)
-        with machine_errors("mend", copy):
-            put_marker(copy, is_folder=False)
-        self._write_ref(store, copy, ref, expected)
-        return Mended(1, kept, ())
+        count, kept = 0, None
+        if not is_sound(copy, expected):  # another repair, or a fetch, was not quicker
+            kept = store.replace(expected, copy, "its bytes were not what they should be")
+            count = 1
+        self._finish(store, copy, ref, expected)
+        return Mended(count, () if kept is None else (kept,), ())
 
     def _mend_folder(
         self,
@@ -235,6 +232,7 @@ class Mender:
                 self._ensure_object(store, Digest.of_tree(entry.id))
         comparison = compare_copy(copy, expected, store, stat_cache=store.stat_cache, quick=True, ref_root=store.root)
         if comparison.equal:
+            self._finish(store, copy, ref, expected)
             return Mended(0, (), ())
         kept: list[Path] = []
         broken = list_broken(copy, comparison.differences, wanted, inodes, keep_siblings=keep_siblings)
@@ -257,9 +255,7 @@ class Mender:
             if aside is not None:
                 kept.append(aside)
         if not left:
-            with machine_errors("mend", copy):
-                put_marker(copy, is_folder=True)
-            self._write_ref(store, copy, ref, expected)
+            self._finish(store, copy, ref, expected)
         return Mended(count, tuple(kept), tuple(left))
 
     def _mend_path(
@@ -279,19 +275,20 @@ class Mender:
             raise NotFound(f"what '{difference.path}' should hold is nowhere in reach", code="no-source")
         target = self._read_link(store, entry) if entry is not None and entry.mode == LINK_MODE else b""
         note = f"it was {difference.how} in '{copy.name}'"
-        aside = store.quarantine(path, note) if os.path.lexists(path) else None
-        if entry is None:
+        if entry is None or entry.mode in (FOLDER_MODE, LINK_MODE):
+            aside = store.quarantine(path, note) if os.path.lexists(path) else None
+            with machine_errors("mend", path):
+                if entry is not None and entry.mode == FOLDER_MODE:
+                    ensure_folder(path, root=store.root)
+                elif entry is not None:
+                    ensure_folder(path.parent, root=store.root)
+                    os.symlink(target, os.fsencode(path))
             return aside
         with machine_errors("mend", path):
-            if entry.mode == FOLDER_MODE:
-                ensure_folder(path, root=store.root)
-                return aside
             ensure_folder(path.parent, root=store.root)
-            if entry.mode == LINK_MODE:
-                os.symlink(target, os.fsencode(path))
-                return aside
         executable = entry.mode == EXECUTABLE_MODE
-        store.checkout(Digest.of_blob(entry.id), path, modes=("reflink", "copy") if executable else None)
+        modes: tuple[LinkMode, ...] | None = ("reflink", "copy") if executable else None
+        aside = store.replace(Digest.of_blob(entry.id), path, note, modes=modes)
         if executable:
             with machine_errors("mend", path):
                 os.chmod(path, store.ground().executable_mode)
@@ -327,8 +324,15 @@ class Mender:
         assert blake3_of(data) == entry.id
         return data
 
-    def _write_ref(self, store: DiskStore, copy: Path, ref: Ref, expected: Digest) -> None:
+    def _finish(self, store: DiskStore, copy: Path, ref: Ref, expected: Digest) -> None:
+        """The copy was read and is what it should be."""
+        self._mark(copy, expected)
         store.write_ref(copy, ref._replace(digest=expected, verified=format_time(read_clock_ns())))
+
+    def _mark(self, copy: Path, expected: Digest) -> None:
+        with machine_errors("mark", copy):
+            if not refuse_foreign_marker(copy, is_folder=expected.is_tree):
+                put_marker(copy, is_folder=expected.is_tree)
 
 
 def _find_added(name: bytes, wanted: dict[bytes, TreeEntry]) -> bytes:

@@ -32,41 +32,50 @@ if TYPE_CHECKING:
     from dm.porcelain.project import Project
     from dm.porcelain.staging import Staged
 
+#: Why something is put aside: the end of its note.
+FETCHED_AGAIN = "when it was fetched again with --force"
+
 
 def publish(
-    project: Project, batch: Sequence[tuple[Dataset, Copy, Staged]], *, put_aside: bool
+    project: Project, batch: Sequence[tuple[Dataset, Copy, Staged]], *, aside: str | None = None
 ) -> list[Published | DmError]:
     """Publish staged datasets, those of one store together; the answer has for each what became of it, in order.
 
-    With ``put_aside`` what lies at a place is moved into the quarantine first; without, other content there fails
-    that dataset. Nothing is ever overwritten. The caller holds the locks.
+    With ``aside`` what lies at a place, and is other content, is moved into the quarantine right before the new is
+    shown, with that text in its note; without, it fails that dataset. Nothing is ever overwritten. The caller holds the
+    locks.
     """
     results: list[Published | DmError | None] = [None] * len(batch)
-    stores: dict[Path, tuple[DiskStore, list[int]]] = {}
+    stores: dict[Path, tuple[DiskStore, list[tuple[int, str | None]]]] = {}
     for index, (dataset, copy, staged) in enumerate(batch):
         try:
-            same = _find_same(dataset, copy, staged) if put_aside else None
-            if put_aside and same is None:
-                _put_aside(project, dataset, copy)
+            same = None if aside is None else _find_same(dataset, copy, staged)
+            note = None
+            if aside is not None and same is None and copy.exists():
+                _refuse_project(project, dataset, copy)
+                note = _make_note(dataset, aside)
             if same is not None and (copy.store is None or dataset.skip_checksum):
                 results[index] = _keep(dataset, copy, same)
             elif copy.store is None:
-                results[index] = _publish_alone(project, dataset, copy, staged)
+                results[index] = _publish_alone(project, dataset, copy, staged, note)
             else:
-                stores.setdefault(copy.store.root, (copy.store, []))[1].append(index)
+                stores.setdefault(copy.store.root, (copy.store, []))[1].append((index, note))
         except DmError as error:
             results[index] = error
-    for store, indexes in stores.values():
+    for store, items in stores.values():
         try:
-            answers = store.publish_each([_describe(*batch[index]) for index in indexes])
+            answers = store.publish_each([_describe(*batch[index], note) for index, note in items])
         except DmError as error:
-            answers = [error] * len(indexes)
-        for index, answer in zip(indexes, answers, strict=True):
+            answers = [error] * len(items)
+        for (index, _), answer in zip(items, answers, strict=True):
             results[index] = answer
+    for result in results:
+        if isinstance(result, Published) and result.kept is not None:
+            project.progress.note(f"what lay at '{result.copy}' is kept at '{result.kept}'")
     return [result for result in results if result is not None]
 
 
-def _describe(dataset: Dataset, copy: Copy, staged: Staged) -> Publication:
+def _describe(dataset: Dataset, copy: Copy, staged: Staged, aside: str | None) -> Publication:
     return Publication(
         staged.entry,
         copy.path,
@@ -74,6 +83,7 @@ def _describe(dataset: Dataset, copy: Copy, staged: Staged) -> Publication:
         blob_id=None if staged.blob is None else staged.blob.raw,
         aliases=staged.aliases,
         stand_alone=dataset.skip_checksum,
+        aside=aside,
         measured=staged.tree,
     )
 
@@ -111,10 +121,11 @@ def _count(path: Path) -> tuple[int, int]:
     return sum(sizes), len(sizes)
 
 
-def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> None:
-    """Move what lies at a place into the quarantine, with a note that says why; nothing when nothing is there."""
-    if not copy.exists():
-        return
+def _make_note(dataset: Dataset, why: str) -> str:
+    return f"lay at the place of '{dataset.name}' {why}"
+
+
+def _refuse_project(project: Project, dataset: Dataset, copy: Copy) -> None:
     manifest = project.manifest.path or project.root
     if copy.path == manifest or project.root.is_relative_to(copy.path):
         raise Refused(
@@ -122,14 +133,6 @@ def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> None:
             hint="give the dataset another 'storage_path'",
             code="path-unsafe",
         )
-    note = f"lay at the place of '{dataset.name}' when it was fetched again with --force"
-    if copy.store is not None:
-        kept = copy.store.quarantine(copy.path, note)
-    else:
-        kept = set_aside(Layout(project.ensure_private_folder()), copy.path, note)
-    if not copy.user_managed:
-        copy.forget_unlocked()
-    project.progress.note(f"what lay at '{copy.path}' is kept at '{kept}'")
 
 
 def put_unlocked_aside(project: Project, dataset: Dataset, copy: Copy, replacement: Path) -> None:
@@ -141,12 +144,17 @@ def put_unlocked_aside(project: Project, dataset: Dataset, copy: Copy, replaceme
         if measure_copy(copy.path).digest == new.digest:
             discard_copy(copy)
             return
-        _put_aside(project, dataset, copy)
+        kept = copy.store.quarantine(copy.path, _make_note(dataset, FETCHED_AGAIN))
+        copy.forget_unlocked()
+        project.progress.note(f"what lay at '{copy.path}' is kept at '{kept}'")
         copy.remove_ref()
 
 
-def _publish_alone(project: Project, dataset: Dataset, copy: Copy, staged: Staged) -> Published:
+def _publish_alone(
+    project: Project, dataset: Dataset, copy: Copy, staged: Staged, aside: str | None
+) -> Published:
     entry = staged.entry
+    kept = None
     is_folder = entry.is_dir()
     ensure_folder(copy.path.parent)
     # The place may be on another file system than the project: then it is staged once more, beside it.
@@ -156,6 +164,8 @@ def _publish_alone(project: Project, dataset: Dataset, copy: Copy, staged: Stage
             _copy_with_modes(entry, beside)
             entry = beside
         flush_file_systems([entry])
+        if aside is not None:
+            kept = set_aside(Layout(project.ensure_private_folder()), copy.path, aside)
         if not copy.user_managed:
             remove_marker(copy.path, is_folder=is_folder)
         if not place(entry, copy.path):
@@ -171,7 +181,9 @@ def _publish_alone(project: Project, dataset: Dataset, copy: Copy, staged: Stage
         digest, verified = staged.tree.digest if staged.tree else staged.blob, format_time(read_clock_ns())
     size_bytes, files = (staged.tree.size_bytes, staged.tree.files) if staged.tree else _count(copy.path)
     copy.write_ref(Ref(digest, size_bytes, files, verified, dataset.source_id))
-    return Published(copy.path, digest, size_bytes, files, None)
+    if kept is not None and not copy.user_managed:
+        copy.forget_unlocked()
+    return Published(copy.path, digest, size_bytes, files, None, kept=kept)
 
 
 def _share_file_system(one: Path, other: Path) -> bool:

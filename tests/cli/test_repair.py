@@ -6,6 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from dm.plumbing.hashing import blake3_of
+from dm.plumbing.store.disk import DiskStore
+from dm.porcelain.mending import Mender
+from dm.values import Digest
 from tests.cli.test_verify import copy_of, fetched, overwrite, store_folder
 from tests.fixtures.archives import read_tree
 from tests.fixtures.commands import Ask, snapshot, store_root, write_manifest
@@ -255,3 +259,35 @@ def test_all_looks_at_the_stores_of_single_datasets_too(
     [stored] = [path for path in (project / "data" / ".dm" / "objects").rglob("*") if path.is_file()]
     overwrite(stored, b"X")
     assert "object-damaged" in {item.get("code") for item in ask("verify", "--all").outcomes}
+
+
+def test_a_copy_that_another_repair_mended_meanwhile_stays(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    copy = copy_of(home, "a")
+    break_link(copy, b"wrong")
+    store = DiskStore(store_root(home))
+    name = store.ref_name(copy)
+    ref = store.read_ref(name)
+    assert ref is not None and ref.digest is not None
+    mended = [Mender([store]).mend_copy(store, name, ref, ref.digest) for _ in range(2)]
+    assert [1, 0] == [each.paths for each in mended]
+    assert [b"wrong"] == [data for data in quarantine(home) if data]
+
+
+def test_what_cannot_be_put_in_its_place_leaves_the_old_copy_there(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    copy = copy_of(home, "a")
+    uri = http_server.put("/a.bin", b"new")
+    digest = Digest.of_blob(blake3_of(b"new"))
+    folder = DiskStore(store_root(home)).object_path(digest).parent
+    folder.write_bytes(b"")
+    (project / "datamanifest.toml").write_text(f'[a]\nuri = "{uri}"\n')
+    assert 6 == ask("fetch", "--force", "a").status
+    assert (b"a" * 100, []) == (copy.read_bytes(), quarantine(home))
+    folder.unlink()
+    assert 0 == ask("fetch", "--force", "a").status
+    assert (b"new", b"a" * 100) == (copy.read_bytes(), b"".join(quarantine(home)))

@@ -21,6 +21,7 @@ from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import put_marker, refuse_foreign_marker
 from dm.plumbing.store.placing import Placer, is_on_store_device
 from dm.plumbing.store.publication import Published
+from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.ref_files import RefFiles, stage_ref
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.unlocked import forget_unlocked
@@ -36,30 +37,43 @@ class Delivery:
         self._workshop = workshop
         self._checkout = checkout
 
-    def check_out(self, digest: Digest, destination: Path, *, modes: Sequence[LinkMode] | None = None) -> Built:
-        """Build an object at ``destination``, where nothing lies; as `DiskStore.checkout`."""
+    def check_out(
+        self,
+        digest: Digest,
+        destination: Path,
+        *,
+        modes: Sequence[LinkMode] | None = None,
+        aside: str | None = None,
+    ) -> tuple[Built, Path | None]:
+        """Build an object at ``destination``; as `DiskStore.checkout`, and with ``aside`` as `DiskStore.replace`."""
         with self._workshop.read():
             plan = self._checkout.plan(digest)
             if self._layout.owns(destination) and is_on_store_device(self._layout, destination.parent):
                 with self._workshop.open() as workspace:
-                    return self._show(plan, Path(workspace.new_path()), destination, modes)
+                    return self._show(plan, Path(workspace.new_path()), destination, modes, aside)
             staged = destination.parent / temporary_name()
             ensure_folder(destination.parent)
             try:
-                return self._show(plan, staged, destination, modes)
+                return self._show(plan, staged, destination, modes, aside)
             except BaseException:
                 remove_tree(staged)
                 raise
 
-    def _show(self, plan: Plan, staged: Path, destination: Path, modes: Sequence[LinkMode] | None) -> Built:
+    def _show(
+        self, plan: Plan, staged: Path, destination: Path, modes: Sequence[LinkMode] | None, aside: str | None
+    ) -> tuple[Built, Path | None]:
         with machine_errors("check out to", destination):
-            if os.path.lexists(destination):
+            occupied = os.path.lexists(destination)
+            if occupied and aside is None:
                 raise _occupied(destination)
             usual = modes or self._workshop.usual_modes(destination)
             built = self._checkout.build(plan, os.fspath(staged), modes=usual, strict=modes is not None)
+            kept = None
+            if occupied and aside is not None:
+                kept = set_aside(self._layout, destination, aside)
             if not place(staged, destination):
                 raise _occupied(destination)
-        return built
+        return built, kept
 
     def publish(self, digest: Digest, copy: Path, source_id: str | None, *, durable: bool) -> tuple[Published, Built]:
         """Make a working copy of an object, with its ref and marker; as `DiskStore.publish_object`."""

@@ -355,9 +355,19 @@ class DiskStore:
         and shown by one rename. Raises `NotFound`, `ContentMismatch`, `MachineFailed`, and `Refused` when something
         lies there.
         """
-        built = self._delivery(progress).check_out(digest, destination, modes=modes)
+        built, _ = self._delivery(progress).check_out(digest, destination, modes=modes)
         self._tell_fallback(built, destination)
         return built.mode
+
+    def replace(
+        self, digest: Digest, path: Path, note: str, *, modes: Sequence[LinkMode] | None = None
+    ) -> Path | None:
+        """As `checkout`, where something may lie: right before the new is shown that is put aside, as `quarantine` does
+        it. Returns where it is kept. What fails leaves it in its place.
+        """
+        built, kept = self._delivery(None).check_out(digest, path, modes=modes, aside=note)
+        self._tell_fallback(built, path)
+        return kept
 
     def publish_object(
         self,

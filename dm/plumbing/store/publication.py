@@ -19,8 +19,10 @@ class Publication(NamedTuple):
     ``blob_id`` are the 32 bytes of a file's id, where it was hashed while it arrived; ``measured`` is what
     `measure_copy` said of a folder (asked again only when something in it has changed since); ``aliases`` are other
     digests that were measured of the same bytes. ``stand_alone``: no digest is computed and no object made.
-    ``replace``: other content at ``copy`` gives way. ``executables``: for a file system that keeps no modes,
-    the relative names of the files that are executable in the source (``b""`` for a file itself).
+    ``replace``: other content at ``copy`` gives way. ``aside``: whatever lies at ``copy`` is moved to the quarantine
+    right before the new is renamed to its place, with this text as its note; it is not compared. ``executables``: for a
+    file system that keeps no modes, the relative names of the files that are executable in the source (``b""`` for a
+    file itself).
     """
 
     staged: Path
@@ -30,6 +32,7 @@ class Publication(NamedTuple):
     aliases: tuple[Digest, ...] = ()
     stand_alone: bool = False
     replace: bool = False
+    aside: str | None = None
     owned: bool = True
     measured: Measured | None = None
     executables: frozenset[bytes] | None = None
@@ -39,7 +42,8 @@ class Published(NamedTuple):
     """A copy that is in place, with its ref and marker.
 
     ``digest`` is its id (None: it stands alone, unmeasured). ``mode`` says how object and copy share their bytes; None
-    when there is no object. ``unchanged``: an equal copy lay there already and stayed.
+    when there is no object. ``unchanged``: an equal copy lay there already and stayed. ``kept`` is where that is now
+    which was put aside.
     """
 
     copy: Path
@@ -48,3 +52,4 @@ class Published(NamedTuple):
     files: int
     mode: LinkMode | None
     unchanged: bool = False
+    kept: Path | None = None

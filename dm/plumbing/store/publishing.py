@@ -31,6 +31,7 @@ from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.objects import encode_tree
 from dm.plumbing.store.placing import Placer
 from dm.plumbing.store.publication import Publication, Published
+from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.ref_files import RefFiles, stage_ref
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.staged import Staged, StagedReader
@@ -46,8 +47,8 @@ class _Item:
     """One publication under way."""
 
     __slots__ = (
-        "aliases", "content", "copy", "fault", "marked", "met_objects", "mode", "name", "occupied", "publication",
-        "ref", "unchanged",
+        "aliases", "content", "copy", "fault", "kept", "marked", "met_objects", "mode", "name", "occupied",
+        "publication", "ref", "unchanged",
     )  # fmt: skip
 
     content: Staged
@@ -59,6 +60,7 @@ class _Item:
         self.name = ""
         self.occupied = self.marked = self.unchanged = self.met_objects = False
         self.mode: LinkMode | None = None
+        self.kept: Path | None = None
         self.ref = ""
         self.aliases: list[tuple[str, str]] = []
 
@@ -146,6 +148,9 @@ class Publisher:
                 item.marked = refuse_foreign_marker(copy, is_folder=False)
             return
         item.occupied = True
+        if publication.aside is not None:
+            item.marked = not content.is_folder and refuse_foreign_marker(copy, is_folder=False)
+            return
         is_folder = os.path.isdir(copy)
         if content.digest is not None and is_folder == content.is_folder and os.path.exists(copy):
             item.unchanged = measure_copy(publication.copy, progress=self._progress).digest == content.digest
@@ -249,6 +254,10 @@ class Publisher:
                 self._put_objects(item)
         for private, path in item.aliases:
             replace(private, path)
+        if item.occupied and item.publication.aside is not None:
+            # Everything else is in place by now: a kill, or a disk that is full, leaves what lay there where it is.
+            item.kept = set_aside(self._layout, item.publication.copy, item.publication.aside)
+            item.occupied = False
         # Away before the ref speaks of other bytes: a marked copy is what its ref says at every moment.
         if item.marked:
             remove_marker(copy, is_folder=False)
@@ -367,7 +376,13 @@ class Publisher:
     def _result(self, item: _Item) -> Published:
         content = item.content
         return Published(
-            item.publication.copy, content.digest, content.size_bytes, content.files, item.mode, item.unchanged
+            item.publication.copy,
+            content.digest,
+            content.size_bytes,
+            content.files,
+            item.mode,
+            item.unchanged,
+            item.kept,
         )
 
     def _now(self) -> str:

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dm.errors import DmError, NotFound, Refused
+from dm.errors import DmError, NotFound
 from dm.plumbing.fs.publish import remove_tree
 from dm.plumbing.records.bindings import has_source
-from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.measure import measure_copy
-from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.refs import Ref
 from dm.porcelain.broken_paths import is_artifact
 from dm.porcelain.building import build_copy
@@ -156,24 +154,12 @@ def _mend_alone(project: Project, mender: Mender, dataset: Dataset, copy: Copy, 
             build_copy(mender.sound, expected, entry, size_bytes=size_bytes, name=os.fsencode(copy.path.name))
             tree = measure_copy(entry) if expected.is_tree else None
             staged = Staged(entry, staging, None if expected.is_tree else expected, tree=tree)
-            kept = _put_aside(project, dataset, copy)
-            [result] = publish(project, [(dataset, copy, staged)], put_aside=False)
+            [result] = publish(project, [(dataset, copy, staged)], aside="and was not what it should be")
         finally:
             remove_tree(staging.own_folder)
     if isinstance(result, DmError):
         raise result
-    return Mended(1, (kept,), ())
-
-
-def _put_aside(project: Project, dataset: Dataset, copy: Copy) -> Path:
-    if copy.path == project.manifest.path or project.root.is_relative_to(copy.path):
-        raise Refused(
-            f"cannot put '{copy.path}' aside for '{dataset.name}': it is the project itself",
-            hint="give the dataset another 'storage_path'",
-            code="path-unsafe",
-        )
-    note = f"lay at the place of '{dataset.name}', and was not what it should be"
-    return set_aside(Layout(project.ensure_private_folder()), copy.path, note)
+    return Mended(1, () if result.kept is None else (result.kept,), ())
 
 
 def tell_mended(
@@ -184,9 +170,10 @@ def tell_mended(
     also = f", also in '{linked[0]}'" if linked else ""
     also += f" and {len(linked) - 1} more" if len(linked) > 1 else ""
     paths = "1 path" if mended.paths == 1 else f"{mended.paths} paths"
+    told = f"mended {paths} from sound copies" if mended.paths else "sound again: something else mended it meanwhile"
     return outcome._replace(
         status="ok", state="clean", path=path, digest=digest, code="mended", exit_status=0, hint=None,
-        message=f"mended {paths} from sound copies{also}{kept}",
+        message=f"{told}{also}{kept}",
     )  # fmt: skip
 
 
