@@ -168,7 +168,7 @@ class Looker:
         """Whether ``config.toml`` proves that the folder is what was asked for."""
         path = f"{place.folder}/{CONFIG_NAME}"
         try:
-            data = _read_file(path, 0)
+            data = read_file(path)
         except FileNotFoundError:
             return Fault(place, f"its '{CONFIG_NAME}' is lost")
         known = self._known.get(place.folder)
@@ -242,7 +242,7 @@ class Looker:
         if stat.S_ISDIR(status.st_mode):
             return None, _measure(place, path, quick=wanted.check == "once")
         if in_memory and status.st_size <= IN_MEMORY_BYTES_MAX:
-            content = _read_file(path, status.st_size)
+            content = read_file(path, status.st_size)
             return content, blake3_of(content)
         if wanted.check == "once" and status.st_size >= _ASK_STAT_CACHE_BYTES:
             return None, _recall(place, wanted.name) or hash_blob(path)
@@ -304,9 +304,12 @@ def _recall(place: Place, name: str) -> bytes | None:
     return next((id for entry, id in zip(entries, ids, strict=True) if entry.name == wanted), None)
 
 
-def _read_file(path: str, size: int) -> bytes:
-    """A file's bytes, without the cost of a file object; ``size`` is what they should be, 0 when that is not known."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def read_file(path: str, size: int = 0) -> bytes:
+    """A file's bytes, without the cost of a file object; ``size`` is what they should be, 0 when that is not known.
+
+    A fifo that somebody put there is empty: nobody is waited for.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         size = size or os.fstat(descriptor).st_size
         data = os.read(descriptor, size + 1)

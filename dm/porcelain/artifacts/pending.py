@@ -142,7 +142,8 @@ class Pending:
         self._end_s = read_monotonic_s()
         if work.recipe.writes_itself:
             self._check_written()
-        if self._held is None:
+        if self._held is None or os.getpid() != self._process_id:
+            # A child that was forked off in the function has the value; what is kept is its parent's.
             return work.load(self.data_path) if work.recipe.writes_itself else value
         try:
             self._publish(self._held, value, metadata or {})

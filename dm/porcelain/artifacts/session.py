@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from dm.plumbing.records.artifact_names import state_key
 from dm.plumbing.records.artifact_places import list_other_places, locate_artifact
 from dm.plumbing.records.params import hash_plain, make_plain_table
 from dm.plumbing.records.sidecars import METADATA_NAME, decode_metadata
-from dm.porcelain.artifacts.looking import Fault, Found, Looker, Place, Wanted
+from dm.porcelain.artifacts.looking import Fault, Found, Looker, Place, Wanted, read_file
 from dm.porcelain.artifacts.opening import find_project_root, open_project
 from dm.porcelain.artifacts.pending import (
     Held,
@@ -39,7 +40,6 @@ from dm.progress import SILENT, Progress
 if TYPE_CHECKING:
     from dm.environment import Environment
     from dm.plumbing.formats.loaders import Loader
-    from dm.plumbing.fs.lock import CopyLock
     from dm.plumbing.records.location import Location
     from dm.plumbing.records.params import Plain
     from dm.plumbing.store.disk import DiskStore
@@ -74,8 +74,7 @@ class Loaded:
         """
         file = f"{os.path.dirname(self._path)}/{METADATA_NAME}"
         try:
-            with open(file, "rb") as stream:
-                data = stream.read()
+            data = read_file(file)
             if b"code" not in data:
                 return None
             # As `dm` writes it: whoever loads thousands of results asks for this of each.
@@ -408,30 +407,32 @@ class Artifacts:
     ) -> Loaded | Pending:
         """Take the lock, look again, make room; then it is the caller's to compute."""
         self._demand_place(call.kind)
-        store = self._open_store(call.kind.store_root)
-        folder = Path(call.folder)
-        lock: CopyLock
         try:
-            lock = store.lock_copy(folder, should_stop=should_stop)
-            lock.acquire()
+            with ExitStack() as locked:
+                return self._compute_alone(call, locked, fresh=fresh, should_stop=should_stop)
         except MachineFailed as error:
             if error.code == "interrupted":
                 raise
             self._tell_once(f"results of '{call.kind.recipe.cachetype}' are not kept: {error.message}")
             return Pending(self._describe(call), None)
-        try:
-            answer = self._look_again(call, fresh=fresh)
-            if answer is None:
-                staging = make_staging(store, folder)
-                return Pending(self._describe(call, is_kept=True), Held(store, lock, staging))
-        except MachineFailed as error:
+
+    def _compute_alone(
+        self, call: _Call, locked: ExitStack, *, fresh: bool, should_stop: Callable[[], bool] | None
+    ) -> Loaded | Pending:
+        """``locked`` lets go of the lock, unless the `Pending` that is returned has taken that over."""
+        store, folder = self._open_store(call.kind.store_root), Path(call.folder)
+        lock = locked.enter_context(store.lock_copy(folder, should_stop=should_stop))
+        if lock.waited and not fresh:
+            # All who waited for it load it at the same time, not one after the other.
             lock.release()
-            self._tell_once(f"results of '{call.kind.recipe.cachetype}' are not kept: {error.message}")
-            return Pending(self._describe(call), None)
-        except BaseException:
-            lock.release()
-            raise
-        lock.release()
+            loaded = self._find(call)
+            if loaded is not None:
+                return loaded
+            lock.acquire()
+        answer = self._look_again(call, fresh=fresh)
+        if answer is None:
+            answer = Pending(self._describe(call, is_kept=True), Held(store, lock, make_staging(store, folder)))
+            locked.pop_all()
         return answer
 
     def _look_again(self, call: _Call, *, fresh: bool) -> Loaded | Pending | None:

@@ -286,6 +286,20 @@ def test_a_forked_child_does_not_let_go_of_what_its_parent_holds(results: Result
     assert 1 == results.call()
 
 
+def test_a_forked_child_that_goes_on_has_its_value_and_keeps_nothing(results: Results) -> None:
+    with _begin(results) as pending:
+        child = os.fork()
+        if child == 0:
+            answer = None
+            with contextlib.suppress(BaseException):
+                answer = pending.commit("the child's")
+            os._exit(0 if answer == "the child's" else 1)
+        assert 0 == os.waitpid(child, 0)[1]
+        assert results.artifacts.find(RECIPE, TABLE) is None
+        pending.commit("the parent's")
+    assert "the parent's" == results.call()
+
+
 # One of many
 
 
@@ -367,6 +381,28 @@ def test_waiting_for_another_ends_when_it_should(results: Results, open_anew: Op
         open_anew().artifacts.begin(RECIPE, TABLE, should_stop=lambda: True)
     assert "interrupted" == caught.value.code
     pending.abandon()
+
+
+def test_all_who_waited_load_at_the_same_time(results: Results, open_anew: Open) -> None:
+    together = threading.Barrier(3)
+
+    def load(path: Path) -> str:
+        together.wait(10)
+        return path.read_text()
+
+    recipe = RECIPE._replace(format="odd", saver=lambda value, path: path.write_text(str(value)), loader=load)
+    answers: list[object] = []
+    others = [open_anew() for _ in range(3)]
+    threads = [threading.Thread(target=lambda each=each: answers.append(each.call(recipe))) for each in others]
+    with _begin(results, recipe) as pending:
+        for thread in threads:
+            thread.start()
+        while any(not each.progress.notes for each in others):
+            threads[0].join(0.01)  # each says that it waits
+        pending.commit("once")
+    for thread in threads:
+        thread.join()
+    assert ["once"] * 3 == answers
 
 
 def test_a_computation_waits_for_a_peers_lock(results: Results) -> None:
@@ -516,6 +552,8 @@ def test_the_digest_of_the_code_is_kept_beside_the_result(results: Results) -> N
     assert isinstance(loaded, Loaded)
     assert "python-1:00" == loaded.code_digest
     loaded.path.with_name("metadata.toml").unlink()
+    assert loaded.code_digest is None
+    os.mkfifo(loaded.path.with_name("metadata.toml"))
     assert loaded.code_digest is None
 
 

@@ -99,6 +99,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "symbolic link",
     ),
+    "a fifo for a config": (
+        lambda folder: ((folder / "config.toml").unlink(), os.mkfifo(folder / "config.toml")),
+        "its 'config.toml' cannot be used",
+    ),
     "a foreign marker": (_put_foreign_marker, "its '.complete' is not an empty file"),
     "no marker and other bytes": (
         lambda folder: ((folder / ".complete").unlink(), flip(folder / "data.pickle")),
@@ -461,6 +465,14 @@ def test_a_pickle_in_a_pool_needs_trust_and_damage_in_one_is_passed_over(
     again.artifacts.forget(RECIPE, TABLE)
     assert "new" == again.call(value="new")
     assert "is passed over: the bytes of its 'data.pickle'" in again.warnings[0]
+
+
+def test_a_store_that_is_removed_under_a_session_is_made_again(results: Results, home: Home) -> None:
+    results.call()
+    shutil.rmtree(home.cache / "datamanifest")
+    assert "again" == results.call(value="again")
+    assert "again" == results.call(value="not this")
+    assert [] == results.warnings
 
 
 def test_pending_says_whether_the_result_will_be_kept(results: Results, small_tmpfs: Callable[[int], Path]) -> None:
