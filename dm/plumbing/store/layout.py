@@ -79,10 +79,12 @@ class Layout:
         """Make ``.dm`` and what belongs in it, unless it is there. Safe for several processes at once.
 
         Raises `Malformed` for a format that this `dm` does not know, `MachineFailed` where nothing can be written.
-        After a crash half-way the next call makes the rest.
+        After a crash half-way the next call makes the rest. One that was removed meanwhile is made again.
         """
         if self._prepared:
-            return
+            if os.path.exists(self.format):
+                return
+            self._made, self._clear_of_others, self._checked = set(), set(), False
         if not self.is_there():
             for folder in (self.meta, self.objects, self.refs, self.locks, self.partial):
                 ensure_folder(folder, root=self.root)
