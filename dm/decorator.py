@@ -165,6 +165,9 @@ class Decorator:
         told = function.__qualname__
         if hasattr(function, _MARK):
             raise UsageError(f"cannot cache '{told}': it is cached already", code="cached-declaration")
+        _check_texts(told, version=version, basename=basename)
+        choices = {"cachetype": cachetype, "format": format, "store": store, "scope": scope}
+        _check_texts(told, **{option: text for option, text in choices.items() if text is not None})
         _check_word(told, "check", check, get_args(Check))
         _check_word(told, "code_changed", code_changed, get_args(CodeChange))
         name = find_name(function, cachetype=cachetype, version=version)
@@ -220,6 +223,16 @@ def _wrap(function: Callable[..., Any], maker: Maker) -> CachedFunction[..., Any
     wrapper.key = lambda *args, **kwargs: maker.key(args, kwargs)
     wrapper.hash = lambda *args, **kwargs: maker.hash(args, kwargs)
     return cast("CachedFunction[..., Any]", wrapper)
+
+
+def _check_texts(name: str, **options: object) -> None:
+    for option, value in options.items():
+        if not isinstance(value, str):
+            raise UsageError(
+                f"cannot cache '{name}': its {option} is no text but of type '{type(value).__name__}'",
+                hint=f'write {option}="{printable(str(value))}"',
+                code="cached-declaration",
+            )
 
 
 def _check_word(name: str, option: str, word: str, known: Sequence[str]) -> None:

@@ -339,6 +339,8 @@ def test_the_manifest_may_name_the_loader_of_a_format_that_dm_does_not_read(here
             "give a saver= of your own, or one of the formats csv, feather, geojson, json, jsonl, md, nc, npy, npz, "
             "parquet, pickle, tif, toml, tsv, txt, xlsx, yaml, zarr",
         ),
+        ({"version": 2}, "its version is no text but of type 'int'", 'write version="2"'),
+        ({"scope": 1.5}, "its scope is no text but of type 'float'", 'write scope="1.5"'),
         ({"check": "often"}, "there is no check 'often'", "it is one of always, once, never"),
         ({"code_changed": "ask"}, "there is no code_changed 'ask'", "it is one of ignore, warn, recompute"),
         ({"ignore": ["z"]}, "'ignore' names 'z', which is no parameter of it", "its parameters are: x"),
