@@ -14,7 +14,7 @@ from benchmarks.bench import Bench, NotHere, Result
 from benchmarks.report import describe_machine, write_results
 from benchmarks.timing import CommandFailed
 
-_KINDS = ("start", "fetch", "store", "integrity", "links", "tables", "resume")
+_KINDS = ("start", "fetch", "store", "integrity", "links", "tables", "cached", "resume")
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, help="pairs of each row instead of its own number")
     parser.add_argument("--scale", type=float, default=1.0, help="a part of the work, to try things out; not written")
     parser.add_argument("--dm", help="the dm program (default: beside this interpreter)")
+    parser.add_argument("--peer", help="an interpreter with datamanifestpy and numpy (default: not compared)")
     parser.add_argument("--folder", type=Path, default=_CHECKOUT / "build", help="where to work (default: build/)")
     parser.add_argument("--dry-run", action="store_true", help="do not write RESULTS.md")
     options = parser.parse_args()
@@ -48,7 +49,7 @@ def main() -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=options.folder))
     try:
-        bench = Bench(folder, pairs=options.pairs, scale=options.scale, dm=options.dm)
+        bench = Bench(folder, pairs=options.pairs, scale=options.scale, dm=options.dm, peer=options.peer)
     except NotHere as error:
         folder.rmdir()
         parser.error(str(error))

@@ -67,7 +67,9 @@ class Result(NamedTuple):
 class Bench:
     """One run of some rows below one folder."""
 
-    def __init__(self, folder: Path, *, pairs: int | None, scale: float, dm: str | None) -> None:
+    def __init__(
+        self, folder: Path, *, pairs: int | None, scale: float, dm: str | None, peer: str | None = None
+    ) -> None:
         self.folder = folder
         self.inputs = folder / "inputs"
         self.scale = scale
@@ -79,12 +81,18 @@ class Bench:
         #: The interpreter that runs `dm`, for the rows that compare with it.
         beside = program.with_name("python")
         self.python = str(beside) if beside.exists() else sys.executable
+        #: The interpreter of the Python peer, for the rows that compare with it.
+        self.peer = peer
         self.stack = contextlib.ExitStack()
         self._count = 0
 
     def amount(self, full: int) -> int:
         """A size or count of the full row, cut down by ``--scale`` for trying things out."""
         return max(1, int(full * self.scale))
+
+    def pairs_of(self, usual: int) -> int:
+        """How many pairs a row measures, whose own number is this."""
+        return self._pairs or usual
 
     def fresh(self, name: str) -> Path:
         """A new empty folder."""
@@ -139,7 +147,7 @@ class Bench:
         Before each run everything dirty is written out, so that no side pays for the other's bytes. Raises
         `CommandFailed` when a side does not do its work.
         """
-        pairs = self._pairs or plan.pairs
+        pairs = self.pairs_of(plan.pairs)
         runs: list[list[Run]] = [[] for _ in plan.sides]
         made: list[Path] = []
         for number in range(pairs + 1):
