@@ -113,8 +113,8 @@ class _Call(NamedTuple):
 class Artifacts:
     """The produced datasets of one project. Threads share one; it may be carried into forked processes.
 
-    ``record`` False: no state is written (there is no manifest beside which it could lie). ``progress`` is where warnings
-    go; by default the project's.
+    ``record`` False: no state is written (there is no manifest beside which it could lie). ``progress`` is where
+    warnings go; by default the project's.
     """
 
     def __init__(self, project: Project, *, record: bool = True, progress: Progress | None = None) -> None:
