@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from dm.errors import Malformed, Refused
@@ -61,19 +62,41 @@ class Layout:
     # The format
 
     def is_there(self) -> bool:
-        """Whether there is a store to read; its format is checked the first time.
+        """Whether there is a store to read; its format and its folders are checked the first time.
 
-        Raises `Malformed` for a format that this `dm` does not know.
+        Raises `Malformed` for a format that this `dm` does not know, and where links lead out of the store.
         """
         if not self._checked:
+            self._refuse_links([self.meta])
             try:
                 with machine_errors("read", self.format):
                     text = self._read_format()
             except _NoStore:
                 return False
             self._check_format(text)
+            self._refuse_links([*self._folders()])
             self._checked = True
         return True
+
+    def refuse_inner_links(self) -> None:
+        """Raise `Malformed` where a folder of objects or aliases is a link: who removes objects looks first."""
+        algorithms = _list_folder(self.aliases)
+        self._refuse_links(algorithms)
+        self._refuse_links([folder for each in (self.objects, *algorithms) for folder in _list_folder(each)])
+
+    def _folders(self) -> tuple[Path, ...]:
+        return self.objects, self.refs, self.aliases, self.locks, self.partial, self.quarantine, self.unlocked
+
+    def _refuse_links(self, folders: Sequence[Path]) -> None:
+        """A store may come with a clone: what it writes and removes must not be somebody else's."""
+        for folder in folders:
+            if os.path.islink(folder):
+                raise Malformed(
+                    "it is a symbolic link, and a store's own folders lie in the store",
+                    hint="look where it leads and remove it; the root itself may be a link",
+                    code="store-linked",
+                    file=folder,
+                )
 
     def prepare(self) -> None:
         """Make ``.dm`` and what belongs in it, unless it is there. Safe for several processes at once.
@@ -219,6 +242,13 @@ def _make_folder(folder: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 class _NoStore(Exception):

@@ -76,11 +76,12 @@ class Pruner:
 
         With ``quarantine`` also what was put aside before then, with ``gone`` also the refs whose copies are gone and
         what only they reach. Changes nothing. Raises `Malformed` for a ref that cannot be read and `ContentMismatch`
-        for a tree that cannot: then nothing can be said.
+        for a tree that cannot: then nothing can be said; `Malformed` also where folders of objects are links.
         """
         if not self._layout.is_there():
             return []
         with machine_errors("look through", self._layout.meta):
+            self._layout.refuse_inner_links()
             dead = {item.name: item for item in self._list_dead_refs(before_ns)} if gone else {}
             refs = [(name, ref) for name, ref in self._store.list_refs() if f"refs/{name}" not in dead]
             reached = find_reached(self._store, refs)

@@ -202,3 +202,40 @@ def test_prune_beside_publishers_never_takes_what_they_name(tmp_path: Path) -> N
         assert ref.digest is not None and store.has(ref.digest), name
         with store.open_blob(ref.digest) as file:
             assert (store.root / name).read_bytes() == file.read()
+
+
+@pytest.mark.parametrize("name", ["", "objects", "refs", "aliases", "locks", "partial", "quarantine", "unlocked"])
+def test_what_lies_outside_a_store_is_not_pruned_through_a_link(tmp_path: Path, name: str) -> None:
+    """A store may come with a clone, links and all."""
+    outside = DiskStore(tmp_path / "outside")
+    lone = outside.put_blob(b"another store's")
+    root = tmp_path / "root"
+    if name:
+        DiskStore(root).prepare()
+        folder = root / ".dm" / name
+        if folder.is_dir():
+            folder.rmdir()
+    else:
+        root.mkdir()
+        folder = root / ".dm"
+    folder.symlink_to(outside.meta / name)
+    store = DiskStore(root)
+    for attempt in (lambda: find(store, quarantine=True, gone=True), lambda: store.put_blob(b"new"), store.prepare):
+        with pytest.raises(Malformed) as caught:
+            attempt()
+        assert f"{folder}: it is a symbolic link" in str(caught.value)
+    assert {str(lone)} == objects(outside)
+
+
+@pytest.mark.parametrize("name", ["objects/{}", "aliases/sha256", "aliases/sha256/ab"])
+def test_links_further_in_are_not_pruned_through(tmp_path: Path, name: str) -> None:
+    outside = DiskStore(tmp_path / "outside")
+    lone = outside.put_blob(b"another store's")
+    store = make_store(tmp_path)
+    store.prepare()
+    name = name.format(lone.hex[:2])
+    (store.meta / name).parent.mkdir(parents=True, exist_ok=True)
+    (store.meta / name).symlink_to(outside.meta / f"objects/{lone.hex[:2]}")
+    with pytest.raises(Malformed, match="symbolic link"):
+        find(store)
+    assert {str(lone)} == objects(outside)
