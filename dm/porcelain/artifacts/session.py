@@ -199,7 +199,7 @@ class Artifacts:
         """
         call = self._prepare(recipe, table)
         folder = Path(call.folder)
-        self._demand_place(call.kind)
+        self._demand_place(call)
         store = self._open_store(call.kind.store_root)
         is_there = os.path.lexists(folder)
         if is_there:
@@ -381,17 +381,17 @@ class Artifacts:
         """After a hit: take over what no ref speaks of, and see to the record."""
         place, kind = found.place, call.kind
         if found.is_new and place.own and place.folder not in self._not_adopted:
-            self._adopt(kind, place)
+            self._adopt(call, place)
         if self._register is not None:
             self._register.confirm(
                 kind.key, call.hash, place.folder, ref=kind.recipe.ref, format=kind.recipe.format
             )
 
-    def _adopt(self, kind: _Kind, place: Place) -> None:
+    def _adopt(self, call: _Call, place: Place) -> None:
         """Write a ref for an artifact that a peer made, or put a format into; where that cannot be done now, later."""
         store, folder = place.store, Path(place.folder)
         assert store is not None
-        if self._project.find_place_distrust(kind.location) is not None:
+        if self._find_distrust(call) is not None:
             return
         try:
             with store.lock_copy(folder, timeout_s=0):
@@ -406,7 +406,7 @@ class Artifacts:
         self, call: _Call, *, fresh: bool, should_stop: Callable[[], bool] | None = None
     ) -> Loaded | Pending:
         """Take the lock, look again, make room; then it is the caller's to compute."""
-        self._demand_place(call.kind)
+        self._demand_place(call)
         try:
             with ExitStack() as locked:
                 return self._compute_alone(call, locked, fresh=fresh, should_stop=should_stop)
@@ -524,12 +524,16 @@ class Artifacts:
             provenance,
         )
 
-    def _demand_place(self, kind: _Kind) -> None:
+    def _find_distrust(self, call: _Call) -> str | None:
+        """Why nothing may be written at its place. Its own: a link may lie there alone, below what others share."""
+        return self._project.find_place_distrust(call.kind.location._replace(path=Path(call.folder)))
+
+    def _demand_place(self, call: _Call) -> None:
         """Nothing is written at a place that a cloned project chose before the user trusts it. Raises `Refused`."""
-        reason = self._project.find_place_distrust(kind.location)
+        reason = self._find_distrust(call)
         if reason is not None:
             raise Refused(
-                f"cannot keep results of '{kind.recipe.cachetype}': {reason}",
+                f"cannot keep results of '{call.kind.recipe.cachetype}': {reason}",
                 hint="dm trust shows what the project asks for; or give the call a 'cache_dir'",
                 code="untrusted",
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dm.errors import SourceFailed
+from dm.errors import Refused, SourceFailed
 from dm.plumbing.records.sidecars import encode_config
 from dm.porcelain.artifacts.recipe import Recipe
 from dm.porcelain.artifacts.session import Pending
@@ -422,12 +422,27 @@ def test_a_place_outside_that_a_clone_names_is_not_written_to(open_anew: Open, p
     (project / "datamanifest.toml").write_text(
         f'[_META]\nschema = 1\n[_STORAGE]\ndatacache_dir = "{tmp_path}/outside"\n'
     )
-    from dm.errors import Refused
-
     with pytest.raises(Refused, match=r"cannot keep results of 'model.run': .*outside") as caught:
         open_anew().call()
     assert "dm trust shows what the project asks for" in str(caught.value.hint)
     assert not (tmp_path / "outside").exists()
+
+
+def test_one_result_that_a_clone_leads_outside_is_not_written_there(
+    open_anew: Open, project: Path, tmp_path: Path
+) -> None:
+    (project / "datamanifest.toml").write_text('[_META]\nschema = 1\n[_STORAGE]\ndatacache_dir = "results"\n')
+    (tmp_path / "outside").mkdir()
+    (project / "results" / "model.run").mkdir(parents=True)
+    (project / "results" / "model.run" / HASH).symlink_to(tmp_path / "outside")
+    results = open_anew()
+    results.call(table={"another": 1})
+    with pytest.raises(Refused, match=r"leads to '.*outside'"):
+        results.call()
+    with pytest.raises(Refused, match=r"leads to '.*outside'"):
+        results.artifacts.forget(RECIPE, TABLE)
+    assert [] == list((tmp_path / "outside").iterdir())
+    assert (project / "results" / "model.run" / HASH).is_symlink()
 
 
 # Pools
