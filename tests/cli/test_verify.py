@@ -266,3 +266,14 @@ def test_a_length_of_time_has_no_end(ask: Ask, project: Path) -> None:
     write_manifest(project)
     assert 0 == ask("verify", "--older-than", f"{10**14}d").status
     assert 0 == ask("verify", "--all", "--older-than", f"{10**14}d").status
+
+
+def test_a_store_that_was_copied_without_some_of_its_own_folders_is_verified(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    shutil.rmtree(store_root(home) / ".dm" / "objects")
+    answer = ask("verify", store_root(home))
+    assert (0, ["ok", "ok"]) == (answer.status, [each["status"] for each in answer.outcomes])
+    shutil.rmtree(store_root(home) / ".dm" / "refs")
+    assert 0 == ask("verify", "--max-time", "5s", store_root(home)).status

@@ -203,6 +203,10 @@ class DiskStore:
         """Every ref, in the order of the names' parts. Raises `Malformed` for one that cannot be read."""
         return self._refs.list_refs()
 
+    def list_ref_names(self) -> list[str]:
+        """The names of all refs, in the order of their parts, also of those that cannot be read."""
+        return self._refs.list_names()
+
     # Working copies
 
     def lock_copy(

@@ -19,8 +19,9 @@ from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.temporary import is_temporary
 from dm.plumbing.hashing import tree_id_of
 from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.loose import is_hex
 from dm.plumbing.store.markers import MARKER_NAME, has_marker
-from dm.plumbing.store.object_look import ExaminedObjects, ObjectLook, ObjectReader, is_hex
+from dm.plumbing.store.object_look import ExaminedObjects, ObjectLook, ObjectReader
 from dm.plumbing.store.objects import FOLDER_MODE, TreeEntry, decode_tree
 from dm.plumbing.store.ref_files import RefFiles
 from dm.plumbing.store.refs import Ref
@@ -29,12 +30,14 @@ from dm.progress import SILENT, Progress
 from dm.values import Digest
 
 #: object-damaged: an object's bytes are not those of its name. object-missing: a tree in the store names one that is
-#: not there. object-stray: a file among the objects that is none. ref-malformed: a ref that cannot be read.
-#: copy-missing: a ref whose copy is not there. ref-missing: a marked copy without a ref. marker-missing: a copy with a
-#: ref and without its marker. marker-stray: a marker without a copy. leftover: what a process that is gone left behind.
+#: not there. object-unreadable: one that may not be read. object-stray: a file among the objects that is none.
+#: ref-malformed: a ref that cannot be read. copy-missing: a ref whose copy is not there. ref-missing: a marked copy
+#: without a ref. marker-missing: a copy with a ref and without its marker. marker-stray: a marker without a copy.
+#: leftover: what a process that is gone left behind.
 FindingKind = Literal[
     "object-damaged",
     "object-missing",
+    "object-unreadable",
     "object-stray",
     "ref-malformed",
     "copy-missing",
@@ -96,6 +99,8 @@ class Examiner:
             size_bytes = self._sizes.get(raw) if entry is None else entry.size
             path = Path(self._layout.object_path(raw))
             yield Finding(kind, path, message, digest, tuple(copies[raw]), None if is_tree else size_bytes)
+        for raw, error in sorted(examined.unreadable.items()):
+            yield Finding("object-unreadable", Path(self._layout.object_path(raw)), error.message, Digest.of_blob(raw))
         yield from self._list_strays()
 
     def find_ref_faults(self) -> Iterator[Finding]:

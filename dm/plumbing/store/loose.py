@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -162,7 +163,7 @@ class LooseObjects:
         if self._cache is None:
             return
         linked = {
-            raw: _make_entry(_name_of(raw), entry, nlink=NLINK_UNKNOWN)
+            raw: _make_entry(name_object(raw), entry, nlink=NLINK_UNKNOWN)
             for entry, raw in zip(entries, ids, strict=True)
             if entry.kind == "file" and not entry.mode & 0o100
         }
@@ -174,17 +175,10 @@ class LooseObjects:
         """Every object in the order of its hex, with the bytes of its file. Other files are passed over."""
         if not self._layout.is_there():
             return
-        top = os.fspath(self._layout.objects)
-        with machine_errors("list the objects in", top):
-            for folder in _list(top, length=2):
-                for name in _list(f"{top}/{folder}", length=62):
-                    path = f"{top}/{folder}/{name}"
-                    status = os.lstat(path)
-                    if not stat.S_ISREG(status.st_mode):
-                        continue
-                    raw = bytes.fromhex(folder + name)
-                    is_tree = _is_tree(path, raw, status.st_size)
-                    yield Digest.of_tree(raw) if is_tree else Digest.of_blob(raw), status.st_size
+        with machine_errors("list the objects in", self._layout.objects):
+            for raw, status in list_object_files(self._layout):
+                is_tree = _is_tree(self._layout.object_path(raw), raw, status.st_size)
+                yield Digest.of_tree(raw) if is_tree else Digest.of_blob(raw), status.st_size
 
     # Inside
 
@@ -235,7 +229,7 @@ class LooseObjects:
         assert cache is not None
         if tree is not None:
             index = cache.lookup_folder(layout.root, tree=tree)
-            return [None] * len(seen) if index is None else list(index.match(list(map(_entry_of, seen))).ids)
+            return [None] * len(seen) if index is None else list(index.match(list(starmap(describe_object, seen))).ids)
         found: list[bytes | None] = []
         for each in seen:
             record = cache.lookup_file(Path(layout.object_path(each.raw)))
@@ -253,7 +247,7 @@ class LooseObjects:
             if len(unread) == 1:
                 ids[unread[0]] = hash_blob(self._layout.object_path(seen[unread[0]].raw), task)
                 return
-            names = [_name_of(seen[position].raw) for position in unread]
+            names = [name_object(seen[position].raw) for position in unread]
             sizes = [seen[position].status.st_size for position in unread]
             for position, found in zip(unread, hash_blobs(self._layout.objects, names, sizes, task), strict=True):
                 ids[position] = found
@@ -264,7 +258,7 @@ class LooseObjects:
         cache, layout = self._cache, self._layout
         assert cache is not None
         if tree is not None:
-            index = FolderIndex.pack(list(map(_entry_of, seen)), ids, clock_ns=clock_ns)
+            index = FolderIndex.pack(list(starmap(describe_object, seen)), ids, clock_ns=clock_ns)
             cache.record_folder(layout.root, index, tree=tree)
             return
         with cache.batch():
@@ -279,16 +273,30 @@ class _Seen(NamedTuple):
     status: os.stat_result
 
 
-def _name_of(raw: bytes) -> bytes:
+def list_object_files(layout: Layout) -> Iterator[tuple[bytes, os.stat_result]]:
+    """The id that each object's file has for its name, in their order, and its stat data. Raises `OSError`."""
+    top = os.fspath(layout.objects)
+    for folder in _list(top, length=2):
+        for name in _list(f"{top}/{folder}", length=62):
+            try:
+                status = os.lstat(f"{top}/{folder}/{name}")
+            except FileNotFoundError:
+                continue  # pruned meanwhile
+            if stat.S_ISREG(status.st_mode):
+                yield bytes.fromhex(folder + name), status
+
+
+def name_object(raw: bytes) -> bytes:
+    """The name of an object's file below the folder of the objects."""
     name = raw.hex()
     return f"{name[:2]}/{name[2:]}".encode()
 
 
-def _entry_of(seen: _Seen) -> Entry:
-    status = seen.status
+def describe_object(raw: bytes, status: os.stat_result) -> Entry:
+    """An object's file as the stat cache keeps it."""
     # The name and the kind stand for the id; an object's mode says nothing about the files made from it.
     return Entry(
-        _name_of(seen.raw),
+        name_object(raw),
         "file",
         _OBJECT_MODE,
         status.st_size,
@@ -310,16 +318,28 @@ def _list(folder: str, *, length: int) -> list[str]:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(name for name in names if len(name) == length and not name.strip("0123456789abcdef"))
+    return sorted(name for name in names if is_hex(name, length))
+
+
+def is_hex(name: str, length: int) -> bool:
+    """Whether a name is so many lower-case hex digits."""
+    return len(name) == length and not name.strip("0123456789abcdef")
 
 
 def _is_tree(path: str, raw: bytes, size: int) -> bool:
-    """Whether an object's file is a tree: only trees have the id of a tree."""
+    return read_tree_file(path, raw, size) is not None
+
+
+def read_tree_file(path: str, raw: bytes, size: int) -> bytes | None:
+    """What is in an object's file where that is a tree, which only trees have the id of; else None, and of large files
+    no more than their first bytes was read. Raises `OSError`.
+    """
     if size == 0:
-        return raw == tree_id_of(b"")
+        return b"" if raw == tree_id_of(b"") else None
     with open(path, "rb", buffering=0) as file:
         head = file.read(_HEAD_BYTES) or b""
         if not head.startswith(_TREE_MODES) or b"\t" not in head:
-            return False
+            return None
         file.seek(0)
-        return tree_id_of(file.readall()) == raw
+        data = file.readall()
+        return data if tree_id_of(data) == raw else None

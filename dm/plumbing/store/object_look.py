@@ -6,17 +6,17 @@ Every byte is read, on all cores and in bounded memory, unless ``quick`` lets un
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
 from dm.environment import read_monotonic_s
-from dm.errors import DmError
+from dm.errors import DmError, MachineFailed
 from dm.plumbing.fs.machine import machine_errors
-from dm.plumbing.fs.walk import Entry
-from dm.plumbing.hashing import hash_blobs, tree_id_of
+from dm.plumbing.hashing import hash_blob, hash_blobs
 from dm.plumbing.store.layout import Layout
+from dm.plumbing.store.loose import describe_object, list_object_files, name_object, read_tree_file
 from dm.plumbing.store.measure import SeenFile, SeenFiles
 from dm.plumbing.store.objects import TreeEntry, decode_tree
 from dm.plumbing.store.stamps import FolderIndex
@@ -32,27 +32,31 @@ _TIMED_BYTES = 256 << 20
 
 class ObjectLook(NamedTuple):
     """How to read objects. ``start``: those before this id were read by an earlier run. ``deadline_s`` (of
-    `read_monotonic_s`): nothing is begun after it. ``quick``: what ``stat_cache`` vouches for is not read.
+    `read_monotonic_s`): nothing is begun after it. ``quick``: what ``stat_cache`` vouches for is not read. ``stopped``
+    is told what was found when Ctrl-C ends the look.
     """
 
     start: bytes | None = None
     deadline_s: float | None = None
     quick: bool = False
     stat_cache: StatCache | None = None
+    stopped: Callable[[ExaminedObjects], None] | None = None
 
 
 class ExaminedObjects(NamedTuple):
     """What reading objects found.
 
-    ``sound`` are those that are what their names say, by id, with the bytes of their files; ``damaged`` the others;
-    ``trees`` the entries of the trees that were read; ``seen`` what was seen of hard-linked files. ``present`` has all
-    objects of the store, read or not. Of the bytes of the objects ``read_bytes`` were read and ``trusted_bytes`` were
-    vouched for. Where the time was up, ``next`` is the first that was not looked at, with ``left`` and ``left_bytes``
-    counting from there; else None.
+    ``sound`` are those that are what their names say, by id, with the bytes of their files; ``damaged`` those that are
+    not, or that the disk does not give; ``unreadable`` those that may not be read, with the reason. ``trees`` are the
+    entries of the trees that were read; ``seen`` what was seen of hard-linked files. ``present`` has all objects of the
+    store, read or not. Of the bytes of the objects ``read_bytes`` were read and ``trusted_bytes`` were vouched for.
+    Where the time was up, ``next`` is the first that was not looked at, with ``left`` and ``left_bytes`` counting from
+    there; else None.
     """
 
     sound: dict[bytes, int]
     damaged: dict[bytes, Path]
+    unreadable: dict[bytes, MachineFailed]
     trees: dict[bytes, list[TreeEntry]]
     seen: SeenFiles
     present: dict[bytes, int]
@@ -74,32 +78,41 @@ class ObjectReader:
         self._trusted_bytes = 0
 
     def read(self) -> ExaminedObjects:
-        """Read them. What is interrupted changed nothing. Raises `MachineFailed` when something cannot be read."""
+        """Read them. Of what cannot be read the others are. Raises `MachineFailed` when they cannot be listed.
+
+        Ctrl-C changes nothing; what was found until then is given to the look's ``stopped``.
+        """
         cache, look = self._look.stat_cache, self._look
-        found: list[tuple[bytes, os.stat_result]] = []
         clock_ns = 0
         if cache is not None and self._layout.is_there():
             with machine_errors("look at", self._layout.meta):
                 clock_ns = cache.read_clock_ns(self._layout.meta, os.stat(self._layout.meta).st_dev)
         with machine_errors("read the objects in", self._layout.objects):
-            found.extend(self._list_objects())
+            found = list(list_object_files(self._layout)) if self._layout.is_there() else []
         present = {raw: status.st_size for raw, status in found}
-        examined = ExaminedObjects({}, {}, {}, {}, present)
+        examined = ExaminedObjects({}, {}, {}, {}, {}, present)
         known = self._recall(found)
         todo = [each for each in found if look.start is None or each[0] >= look.start]
         count = 0
         total = sum(status.st_size for raw, status in todo if known.get(raw) != raw or not look.quick)
-        with self._progress.start("objects", total=total) as task:
-            for some in _share_out(todo, timed=look.deadline_s is not None):
-                if look.deadline_s is not None and read_monotonic_s() >= look.deadline_s:
-                    break
-                self._read_some(some, known, examined, task)
-                count += len(some)
+        try:
+            with self._progress.start("objects", total=total) as task:
+                for some in _share_out(todo, timed=look.deadline_s is not None or look.stopped is not None):
+                    if look.deadline_s is not None and read_monotonic_s() >= look.deadline_s:
+                        break
+                    self._read_some(some, known, examined, task)
+                    count += len(some)
+        except KeyboardInterrupt:
+            if look.stopped is not None:
+                look.stopped(self._sum_up(examined, todo[count:]))
+            raise
         if cache is not None and self._read_bytes:
             ids = [known.get(raw) for raw, _ in found]
-            index = FolderIndex.pack([_entry_of(raw, status) for raw, status in found], ids, clock_ns=clock_ns)
+            index = FolderIndex.pack(list(starmap(describe_object, found)), ids, clock_ns=clock_ns)
             cache.record_folder(self._layout.objects, index)
-        left = todo[count:]
+        return self._sum_up(examined, todo[count:])
+
+    def _sum_up(self, examined: ExaminedObjects, left: Sequence[tuple[bytes, os.stat_result]]) -> ExaminedObjects:
         return examined._replace(
             read_bytes=self._read_bytes,
             trusted_bytes=self._trusted_bytes,
@@ -114,7 +127,7 @@ class ObjectReader:
         index = None if cache is None else cache.lookup_folder(self._layout.objects)
         if index is None:
             return {}
-        match = index.match([_entry_of(raw, status) for raw, status in found])
+        match = index.match(list(starmap(describe_object, found)))
         return {raw: blob_id for (raw, _), blob_id in zip(found, match.ids, strict=True) if blob_id is not None}
 
     def _read_some(
@@ -132,52 +145,54 @@ class ObjectReader:
                 self._note_sound(raw, status, examined)
             else:
                 unread.append((raw, status))
-        names = [_name_of(raw) for raw, _ in unread]
+        names = [name_object(raw) for raw, _ in unread]
         sizes = [status.st_size for _, status in unread]
+        ids: Sequence[bytes | None]
+        try:
+            ids = hash_blobs(self._layout.objects, names, sizes, task)
+        except DmError:
+            ids = [self._read_alone(raw, examined) for raw, _ in unread]  # one cannot be read: which?
         self._read_bytes += sum(sizes)
-        ids = hash_blobs(self._layout.objects, names, sizes, task)
         for (raw, status), blob_id in zip(unread, ids, strict=True):
-            known[raw] = blob_id
-            self._judge(raw, status, blob_id, examined)
+            if blob_id is not None:
+                known[raw] = blob_id
+                self._judge(raw, status, blob_id, examined)
+
+    def _read_alone(self, raw: bytes, examined: ExaminedObjects) -> bytes | None:
+        """The id of an object's bytes; None where they cannot be read, which is noted."""
+        path = self._layout.object_path(raw)
+        try:
+            return hash_blob(path)
+        except MachineFailed as error:
+            if error.code == "missing":
+                examined.present.pop(raw, None)  # pruned meanwhile
+            elif error.code == "io-error":
+                examined.damaged[raw] = Path(path)
+            else:
+                examined.unreadable[raw] = error
+            return None
 
     def _judge(self, raw: bytes, status: os.stat_result, blob_id: bytes, examined: ExaminedObjects) -> None:
         path = self._layout.object_path(raw)
         if blob_id == raw:
             self._note_sound(raw, status, examined)
             return
-        with machine_errors("read the object", path), open(path, "rb") as file:
-            data = file.read()
-        if tree_id_of(data) == raw:
-            try:
-                examined.trees[raw] = decode_tree(data)
-            except DmError:  # whoever wrote it hashed nonsense
-                examined.damaged[raw] = Path(path)
-                return
-            examined.sound[raw] = status.st_size
+        try:
+            data = read_tree_file(path, raw, status.st_size)
+            entries = None if data is None else decode_tree(data)
+        except (OSError, DmError):  # whoever wrote a tree that is none hashed nonsense
+            entries = None
+        if entries is None:
+            examined.damaged[raw] = Path(path)
             return
-        examined.damaged[raw] = Path(path)
+        examined.trees[raw] = entries
+        examined.sound[raw] = status.st_size
 
     def _note_sound(self, raw: bytes, status: os.stat_result, examined: ExaminedObjects) -> None:
         examined.sound[raw] = status.st_size
         if status.st_nlink > 1 and not self._look.quick:
             stamp = SeenFile(status.st_size, status.st_mtime_ns, status.st_ctime_ns, raw)
             examined.seen[status.st_dev, status.st_ino] = stamp
-
-    def _list_objects(self) -> Iterator[tuple[bytes, os.stat_result]]:
-        if not self._layout.is_there():
-            return
-        top = os.fspath(self._layout.objects)
-        for folder in sorted(os.listdir(top)):
-            if not is_hex(folder, 2):
-                continue
-            for name in sorted(os.listdir(f"{top}/{folder}")):
-                if is_hex(name, 62):
-                    try:
-                        status = os.lstat(f"{top}/{folder}/{name}")
-                    except FileNotFoundError:
-                        continue  # pruned meanwhile
-                    if stat.S_ISREG(status.st_mode):
-                        yield bytes.fromhex(folder + name), status
 
 
 def _share_out(
@@ -194,27 +209,3 @@ def _share_out(
             some, size_bytes = [], 0
     if some:
         yield some
-
-
-def _entry_of(raw: bytes, status: os.stat_result) -> Entry:
-    return Entry(
-        _name_of(raw),
-        "file",
-        status.st_mode,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_ino,
-        status.st_dev,
-        status.st_nlink,
-    )
-
-
-def _name_of(raw: bytes) -> bytes:
-    name = raw.hex()
-    return f"{name[:2]}/{name[2:]}".encode()
-
-
-def is_hex(name: str, length: int) -> bool:
-    """Whether a name is so many lower-case hex digits."""
-    return len(name) == length and not name.strip("0123456789abcdef")

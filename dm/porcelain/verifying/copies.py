@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dm.environment import format_time, read_clock_ns
 from dm.errors import DmError, MachineFailed, NotFound
-from dm.plumbing.store.layout import find_store_root
+from dm.plumbing.store.layout import Layout, find_store_root
+from dm.plumbing.store.ref_files import RefFiles
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.verify import compare_copy
 from dm.porcelain.broken_paths import is_artifact, is_sibling
@@ -43,7 +44,7 @@ def verify_copies(
     """
     looks = []
     outcomes: list[Outcome] = []
-    for name in list_ref_names(store) if names is None else names:
+    for name in store.list_ref_names() if names is None else names:
         try:
             ref = store.read_ref(name)
         except DmError as error:
@@ -86,18 +87,10 @@ def find_copies(path: Path) -> tuple[Path, list[str] | None]:
     for candidate in (place, *place.parents):
         if candidate != Path() and (refs / candidate).is_file():
             return root, [candidate.as_posix()]
-    below = refs / place
-    names = sorted(each.relative_to(refs).as_posix() for each in below.rglob("*") if each.is_file())
+    names = [name for name in RefFiles(Layout(root)).list_names() if name.startswith(f"{place.as_posix()}/")]
     if not names:
         raise NotFound(f"nothing is known of '{path}'", hint="dm hash-object prints what it is", code="no-ref")
     return root, names
-
-
-def list_ref_names(store: DiskStore) -> Iterator[str]:
-    """The names of a store's refs, also of those that cannot be read."""
-    for path in sorted((store.meta / "refs").rglob("*")):
-        if path.is_file():
-            yield path.relative_to(store.meta / "refs").as_posix()
 
 
 def prepare_copy(

@@ -32,7 +32,7 @@ class ObjectRound(NamedTuple):
 
 def read_objects(store: DiskStore, examiner: Examiner, options: VerifyOptions) -> ObjectRound:
     """Read a store's objects. With a deadline, or ``older_than_s``, a look that was cut short is gone on with; without
-    either all are read. Objects get half the time where there are copies too.
+    either all are read. Objects get half the time where there are copies too. Ctrl-C leaves a note of how far it came.
     """
     before = read_look(Layout(store.root))
     now_ns = read_clock_ns()
@@ -49,9 +49,17 @@ def read_objects(store: DiskStore, examiner: Examiner, options: VerifyOptions) -
     ):
         return ObjectRound(store, before, begun, None)
     deadline_s = options.deadline_s
-    if deadline_s is not None and any((store.meta / "refs").iterdir()):
+    if deadline_s is not None and store.list_ref_names():
         deadline_s -= max(0.0, deadline_s - read_monotonic_s()) / 2
-    look = ObjectLook(start, deadline_s, options.quick, store.stat_cache)
+
+    def note_stop(examined: ExaminedObjects) -> None:
+        # What was found damaged is not told any more: the next look begins with it.
+        faults = [*examined.damaged, *examined.unreadable]
+        first = min([*faults, *([] if examined.next is None else [examined.next])], default=None)
+        if first is not None and (before.next is None or first > before.next):
+            record_round(ObjectRound(store, before, begun, examined._replace(next=first)), options, damaged=False)
+
+    look = ObjectLook(start, deadline_s, options.quick, store.stat_cache, note_stop)
     return ObjectRound(store, before, begun, examiner.read_objects(look))
 
 
@@ -78,16 +86,20 @@ def tell_round(done: ObjectRound, options: VerifyOptions, *, damaged: bool) -> I
             yield Outcome(name, "skipped", path=store.root, state="clean", code="read-lately", message=told)
         return
     sound = len(examined.sound)
+    bad = len(examined.damaged) + len(examined.unreadable)
     if not damaged and (sound or not examined.left):
-        earlier = len(examined.present) - sound - examined.left
+        earlier = len(examined.present) - sound - bad - examined.left
         size_bytes = sum(examined.sound.values())
-        told = f"{sound} objects are sound"
-        told += f", {earlier} were read by an earlier call" if earlier else ""
+        told = "1 object is sound" if sound == 1 else f"{sound} objects are sound"
+        told += f", {earlier} {'was' if earlier == 1 else 'were'} read by an earlier call" if earlier else ""
         unread = tell_unread(examined.trusted_bytes, size_bytes)
         told += f"; {unread}" if unread else ""
         yield Outcome(name, "ok", path=store.root, state="clean", size_bytes=size_bytes, message=told)
     if examined.left:
-        told = f"{examined.left} of {len(examined.present)} objects ({examined.left_bytes} bytes) are still to be read"
+        verb = "is" if examined.left == 1 else "are"
+        told = (
+            f"{examined.left} of {len(examined.present)} objects ({examined.left_bytes} bytes) {verb} still to be read"
+        )
         told += ": the time is up" + ("" if options.quick else "; called again, it goes on there")
         path = store.meta / "objects"
         yield Outcome(os.fspath(path), "skipped", path=path, code="time-up", message=told)

@@ -12,13 +12,15 @@ from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.store.examine import DAMAGE, Finding
 from dm.porcelain.mending import Mender
 from dm.porcelain.planning import plan_object
-from dm.porcelain.verifying.copies import list_ref_names, verify_copies
+from dm.porcelain.verifying.copies import verify_copies
 from dm.porcelain.verifying.objects import read_objects, record_round, tell_round
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore
 from dm.porcelain.verifying.repair import tell_planned
 from dm.progress import SILENT, Progress
 from dm.values import Digest, Outcome
 
+#: Findings that say that not every object is sound.
+_UNSOUND = DAMAGE | {"object-unreadable"}
 #: The way out where no sound bytes are in reach.
 _NO_WAY = "restore it, or fetch its dataset"
 
@@ -75,16 +77,16 @@ def _verify_store(
     for finding in findings:
         outcomes.append(_settle(mender, store, finding, dry_run=options.dry_run))
         report(outcomes[-1])
-    left = any(outcome.failed and outcome.code in DAMAGE for outcome in outcomes)
+    left = any(outcome.failed and outcome.code in _UNSOUND for outcome in outcomes)
     record_round(done, options, damaged=left)
-    for outcome in tell_round(done, options, damaged=any(finding.kind in DAMAGE for finding in findings)):
+    for outcome in tell_round(done, options, damaged=any(finding.kind in _UNSOUND for finding in findings)):
         outcomes.append(outcome)
         report(outcome)
     if not store.exists():
         return outcomes
     seen = {} if objects is None else objects.seen
     lost = {finding.copies[0] for finding in findings if finding.kind in ("copy-missing", "ref-malformed")}
-    names = [name for name in list_ref_names(store) if name not in lost]
+    names = [name for name in store.list_ref_names() if name not in lost]
     return [
         *outcomes,
         *verify_copies(
@@ -189,4 +191,6 @@ def _describe(finding: Finding) -> Outcome:
         return outcome._replace(status="failed", exit_status=4, hint=hint)
     if finding.kind == "ref-malformed":
         return outcome._replace(status="failed", exit_status=7)
+    if finding.kind == "object-unreadable":
+        return outcome._replace(status="failed", exit_status=MachineFailed.exit_status)
     return outcome

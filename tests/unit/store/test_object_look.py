@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from dm.plumbing.store.look_record import LookRecord, read_look, write_look
 from dm.plumbing.store.object_look import ObjectLook
 from dm.plumbing.store.publication import Publication
 from dm.plumbing.store.statcache import StatCache
+from dm.porcelain.verifying.objects import read_objects
+from dm.porcelain.verifying.options import VerifyOptions
 from dm.progress import SILENT
 from tests.fixtures.stores import blob_id, make_small_store
+from tests.fixtures.users import let_others_in, run_as_other_user
 
 
 class Slow:
@@ -35,6 +39,28 @@ class Slow:
                     time.sleep(0.01)
 
         return SlowTask()
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+class Interrupted:
+    """A progress at which somebody presses Ctrl-C, once so many bytes were read."""
+
+    def __init__(self, after_bytes: int) -> None:
+        self.left = after_bytes
+
+    def start(self, label: str, **options: Any) -> Any:
+        task, outer = SILENT.start(label, **options), self
+
+        class InterruptedTask(type(task)):  # type: ignore[misc]
+            def advance(self, amount: int) -> None:
+                if outer.left <= 0:
+                    raise KeyboardInterrupt
+                outer.left -= amount
+
+        return InterruptedTask()
 
     def note(self, text: str) -> None: ...
 
@@ -138,3 +164,62 @@ def test_a_record_that_is_none_says_nothing(tmp_path: Path, text: str) -> None:
     store = make_small_store(tmp_path)
     (store.meta / "looked").write_text(text)
     assert LookRecord() == read_look(Layout(store.root))._replace(whole=None)
+
+
+def test_a_large_damaged_object_is_not_held_in_memory(tmp_path: Path) -> None:
+    store = make_small_store(tmp_path)
+    path = store.object_path(blob_id(b"22"))
+    path.chmod(0o644)
+    os.truncate(path, 128 << 20)
+    tracemalloc.start()
+    try:
+        examined = store.examiner().read_objects()
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [path] == list(examined.damaged.values())
+    assert peak_bytes < 96 << 20
+
+
+def test_an_object_that_may_not_be_read_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    store = make_small_store(tmp_path)
+    bad = blob_id(b"22")
+    store.object_path(bad).chmod(0)
+    let_others_in(tmp_path)
+    script = """
+import sys
+examiner = DiskStore(Path(sys.argv[1])).examiner()
+examined = examiner.read_objects()
+print(len(examined.present) - len(examined.sound), [each.message for each in examiner.find_object_faults(examined)])
+"""
+    modules = "dm.plumbing.store.examine, dm.plumbing.hashing, resource, mmap, blake3\nfrom pathlib import Path\n"
+    modules += "from dm.plumbing.store.disk import DiskStore"
+    told, errors = run_as_other_user(script, str(store.root), modules=modules)
+    assert f"1 [\"cannot read '{store.object_path(bad)}': permission denied\"]\n" == told, errors
+
+
+def test_a_look_that_is_interrupted_is_gone_on_with_from_what_is_damaged(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path / "root")
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(2200):
+        (folder / str(number)).write_bytes(b"%d" % number)
+    store.ingest(folder)
+    sizes = {digest.raw: size for digest, size in store.list_objects()}
+    ids = sorted(sizes)
+
+    def interrupt(options: VerifyOptions, *, begin: int = 0) -> LookRecord:
+        stopping = Interrupted(after_bytes=sum(sizes[raw] for raw in ids[begin : begin + 1024]))
+        with pytest.raises(KeyboardInterrupt):
+            read_objects(store, store.examiner(progress=stopping), options)
+        return read_look(Layout(store.root))
+
+    timed = VerifyOptions(deadline_s=read_monotonic_s() + 600)
+    first = interrupt(timed)
+    assert (ids[1024], None) == (first.next, first.whole)
+    second = interrupt(timed, begin=1024)
+    assert ids[2048] == second.next
+    assert second == interrupt(VerifyOptions())  # a look from the start takes nothing back
+    write_look(Layout(store.root), LookRecord())
+    break_object(store, ids[30])
+    assert ids[30] == interrupt(timed).next
