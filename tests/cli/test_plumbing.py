@@ -197,9 +197,25 @@ def test_a_store_of_a_later_format_is_left_alone(run_dm: RunDm, project: Path, h
     assert ["format"] == [path.name for path in meta.iterdir()]
 
 
-def test_digests_of_the_command_line_are_checked(run_dm: RunDm) -> None:
-    assert "not a blake3 digest" in assert_one_error(run_dm("cat-object", "abc"), 7)
-    assert "unknown digest algorithm 'crc'" in assert_one_error(run_dm("cat-object", "crc:abc"), 7)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cat-object", "{}"),
+        ("ls-tree", "{}"),
+        ("checkout-object", "{}", "here"),
+        ("update-ref", "{}", "a"),
+        ("verify-path", "data", "--digest", "{}"),
+        ("fetch-uri", "file:///data", "here", "--digest", "{}"),
+    ],
+)
+def test_digests_of_the_command_line_are_checked(run_dm: RunDm, project: Path, words: tuple[str, ...]) -> None:
+    (project / "data").write_text("data")
+    assert "is not a md5 digest" in assert_one_error(run_dm(*[word.format("md5:abc") for word in words]), 2)
+    assert "unknown digest algorithm 'crc'" in assert_one_error(run_dm(*[word.format("crc:abc") for word in words]), 2)
+
+
+def test_a_bare_digest_of_the_command_line_is_a_blobs_id(run_dm: RunDm) -> None:
+    assert "not a blake3 digest" in assert_one_error(run_dm("cat-object", "abc"), 2)
 
 
 def test_resolve_path_says_where_it_belongs_where_it_is_and_why(

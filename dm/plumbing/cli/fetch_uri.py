@@ -8,8 +8,8 @@ import click
 
 from dm.errors import ContentMismatch, Refused, UsageError
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import open_places_here
-from dm.values import DIGEST_HEX_LENGTHS, Digest, Outcome
+from dm.plumbing.cli.stores import open_places_here, parse_digest
+from dm.values import DIGEST_HEX_LENGTHS, Outcome
 
 
 @command("fetch-uri")
@@ -28,7 +28,7 @@ def COMMAND(session: Session, uri: str, destination: str, algo: str, expected: s
     from dm.plumbing.transport.registry import find_fetcher
     from dm.porcelain.project import make_fetchers
 
-    declared = None if expected is None else Digest.parse(expected)
+    declared = None if expected is None else parse_digest(expected, bare="sha256")
     algorithm = algo if declared is None else declared.algorithm
     if algorithm not in DIGEST_HEX_LENGTHS or algorithm == "blake3-tree":
         raise UsageError(f"unknown algorithm '{algorithm}'", hint="sha256, md5, sha1, sha512, blake2b or blake3")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dm.errors import Refused, UsageError
+from dm.errors import Malformed, Refused, UsageError
 from dm.plumbing.records.location import Location
 from dm.values import Digest, Outcome, fail
 
@@ -116,9 +116,12 @@ def check_root(session: Session, root: str | None, *, without_objects: bool = Fa
         raise NotFound(f"there is no store at '{folder}'", hint=hint, code="no-store")
 
 
-def parse_digest(text: str) -> Digest:
-    """A digest of the command line; bare hex of 64 digits is a blob's id."""
-    return Digest.parse(text if ":" in text else f"blake3:{text}")
+def parse_digest(text: str, *, bare: str = "blake3") -> Digest:
+    """A digest of the command line; bare hex is one of the algorithm ``bare``. Raises `UsageError`."""
+    try:
+        return Digest.parse(text if ":" in text else f"{bare}:{text}")
+    except Malformed as error:
+        raise UsageError(error.message, hint=error.hint, code=error.code) from error
 
 
 def parse_object_id(store: DiskStore, text: str) -> Digest:
