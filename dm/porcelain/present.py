@@ -79,7 +79,8 @@ class Presence:
         """Bring what is recorded of a dataset in line with the disk; nothing is fetched and no data changes.
 
         A copy that may be used is recorded, marked and known by its ref; a record that leads to nothing goes. What
-        nothing vouches for stays as it is, and the outcome says so. Raises as `look` does, but for what is in the way.
+        nothing vouches for, or differs, stays as it is, and the outcome says so. Raises as `look` does, but for what is
+        in the way.
         """
         project = self.project
         skipped = find_skip_reason(dataset)
@@ -106,12 +107,12 @@ class Presence:
             return Outcome(dataset.name, "ok", state="missing", message=f"{told}: {done}")
         if unfit is None:
             return Outcome(dataset.name, "skipped", state="missing", message="it is not there")
-        return Outcome(
-            dataset.name,
-            "skipped",
-            path=unfit.candidate.copy.path,
-            message="left as it is: nothing vouches for its bytes; dm status tells what is wrong",
-        )
+        copy, standing = unfit.candidate.copy, unfit.standing
+        reason = "nothing vouches for its bytes"
+        if standing is not None and False in (standing.meets_contract, standing.as_last_seen):
+            reason = describe_damage(project, dataset, copy, standing)
+        message = f"left as it is: {reason}; dm status tells the way out"
+        return Outcome(dataset.name, "skipped", path=copy.path, message=message)
 
     def _tell_news(self, dataset: Dataset, weighed: Weighed) -> str | None:
         """What of a copy that may be used is to be written down; None: all is known."""

@@ -133,16 +133,26 @@ def test_a_marker_is_put_once_the_bytes_are_proven(place: Place, ask: Ask) -> No
     assert b"" == place.marker.read_bytes()
 
 
-@pytest.mark.parametrize("marked", [True, False])
-def test_what_nothing_vouches_for_is_left_and_told(place: Place, ask: Ask, marked: bool) -> None:
+@pytest.mark.parametrize("kind", ["marked", "unmarked", "unknown"])
+def test_what_nothing_vouches_for_is_left_and_told(place: Place, ask: Ask, kind: str) -> None:
     place.copy.unlink()
     place.copy.write_bytes(b"other")
-    if not marked:
+    if kind != "marked":
         place.marker.unlink()
+    if kind == "unknown":
+        place.state.unlink()
+        shutil.rmtree(store_root(place.home) / ".dm" / "refs")
+        manifest = place.project / "datamanifest.toml"
+        manifest.write_text(re.sub("checksum = .*", "", manifest.read_text()))
     before = snapshot(place.project, place.home.data)
     told = place.refresh()
     assert ("skipped", str(place.copy)) == (told["status"], told["path"])
-    assert "left as it is: nothing vouches for its bytes; dm status tells what is wrong" == told["message"]
+    reason = told["message"].removeprefix("left as it is: ").removesuffix("; dm status tells the way out")
+    if kind != "unknown":
+        found = hashlib.sha256(b"other").hexdigest()
+        assert reason.startswith(f"its bytes are sha256:{found}, the manifest says sha256:")
+    else:
+        assert reason == "nothing vouches for its bytes"
     assert before == snapshot(place.project, place.home.data)
 
 
