@@ -277,3 +277,9 @@ def test_a_store_that_was_copied_without_some_of_its_own_folders_is_verified(
     assert (0, ["ok", "ok"]) == (answer.status, [each["status"] for each in answer.outcomes])
     shutil.rmtree(store_root(home) / ".dm" / "refs")
     assert 0 == ask("verify", "--max-time", "5s", store_root(home)).status
+
+
+def test_a_name_that_is_no_text_is_said_once(project: Path, run_dm: RunDm) -> None:
+    write_manifest(project)
+    done = run_dm("verify", os.fsdecode(b"\xff"))
+    assert (3, "dm: error: no dataset '\\udcff'") == (done.returncode, done.stderr.splitlines()[0])

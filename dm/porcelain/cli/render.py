@@ -53,7 +53,7 @@ def draw_outcome(session: Session, outcome: Outcome) -> None:
     """One finished item: its word, name and path on stdout; a failure as error lines on stderr."""
     if outcome.failed:
         message = outcome.message or "failed"
-        named = f"'{outcome.name}'" in message
+        named = f"'{outcome.name}'" in message or f"'{printable(outcome.name)}'" in message
         session.say_error(message if named else f"'{outcome.name}': {message}", outcome.hint)
         for difference in outcome.differences:
             if difference.path != ".":
