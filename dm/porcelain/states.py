@@ -96,7 +96,8 @@ def _find_hint(project: Project, dataset: Dataset, copy: Copy, state: str, *, un
             if unlocked:
                 return f"nothing, it is unlocked; dm lock {quote_word(dataset.name)} makes it read-only again"
             if os.path.lexists(project.locate(dataset).path):
-                return "nothing, its location holds another project's copy"
+                told = "nothing, it is used where it is: other bytes lie at its location"
+                return f'{told}; scope = "{own.scope}" in its entry makes this the location'
     return _find_remedy(dataset, state)
 
 
