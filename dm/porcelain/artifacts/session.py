@@ -11,16 +11,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dm.errors import DmError, MachineFailed, Refused, SourceFailed, UsageError
-from dm.plumbing.formats.loaders import find_loader, find_saver
 from dm.plumbing.fs.machine import display_path
-from dm.plumbing.records.artifact_names import state_key
-from dm.plumbing.records.artifact_places import list_other_places, locate_artifact
-from dm.plumbing.records.params import hash_plain, make_plain_table
 from dm.plumbing.records.sidecars import METADATA_NAME, decode_metadata
-from dm.porcelain.artifacts.looking import Fault, Found, Looker, Place, Wanted, read_file
+from dm.porcelain.artifacts.calls import Call, Calls, Kind
+from dm.porcelain.artifacts.looking import Fault, Found, Looker, Place, read_file
 from dm.porcelain.artifacts.opening import find_project_root, open_project
 from dm.porcelain.artifacts.pending import (
     Held,
@@ -29,29 +26,19 @@ from dm.porcelain.artifacts.pending import (
     held_folders,
     list_other_formats,
     make_staging,
-    refuse_format,
 )
-from dm.porcelain.artifacts.recipe import Recipe, make_data_name
+from dm.porcelain.artifacts.recipe import Recipe
 from dm.porcelain.artifacts.registering import Register
 from dm.porcelain.artifacts.taking_over import take_over
-from dm.porcelain.artifacts.trusting import is_peers_own, may_be_cloned
 from dm.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from dm.environment import Environment
-    from dm.plumbing.formats.loaders import Loader
-    from dm.plumbing.records.location import Location
-    from dm.plumbing.records.params import Plain
-    from dm.plumbing.store.disk import DiskStore
     from dm.porcelain.project import Project
     from dm.values import Permission
 
 
 __all__ = ["Artifacts", "Loaded", "Pending", "find_project_root"]
-
-#: Recipes whose places are remembered. One whose loader is made anew at each call is another one each time.
-_KINDS_MAX = 1000
-
 
 class Loaded:
     """A result that was found, and its ``value``."""
@@ -87,29 +74,6 @@ class Loaded:
             return None
 
 
-class _Kind(NamedTuple):
-    """What the calls of one recipe share."""
-
-    recipe: Recipe
-    parent: Path
-    location: Location
-    store_root: Path
-    name: str
-    key: str
-    loader: Loader | None
-    may_be_cloned: bool
-
-
-class _Call(NamedTuple):
-    """One call: what it asks for, and where that belongs."""
-
-    kind: _Kind
-    table: Mapping[str, Plain]
-    hash: str
-    folder: str
-    wanted: Wanted
-
-
 class Artifacts:
     """The produced datasets of one project. Threads share one; it may be carried into forked processes.
 
@@ -124,8 +88,7 @@ class Artifacts:
         self._process_id = os.getpid()
         self._looker = Looker()
         self._register = Register(project, self.progress) if record else None
-        self._kinds: dict[Recipe, _Kind] = {}
-        self._others: dict[Path, Place] = {}
+        self._calls = Calls(project)
         self._passed: set[str] = set()
         self._not_adopted: set[str] = set()
         self._told: set[str] = set()
@@ -200,7 +163,7 @@ class Artifacts:
         call = self._prepare(recipe, table)
         folder = Path(call.folder)
         self._demand_place(call)
-        store = self._open_store(call.kind.store_root)
+        store = self._project.open_store(call.kind.store_root)
         is_there = os.path.lexists(folder)
         if is_there:
             with store.lock_copy(folder):
@@ -219,51 +182,10 @@ class Artifacts:
 
     # What is asked for
 
-    def _prepare(self, recipe: Recipe, table: Mapping[str, object]) -> _Call:
+    def _prepare(self, recipe: Recipe, table: Mapping[str, object]) -> Call:
         if os.getpid() != self._process_id:
             self._enter_process()
-        plain = make_plain_table(table)
-        hash_text = hash_plain(plain)
-        kind = self._kinds.get(recipe)
-        if kind is None:
-            if len(self._kinds) >= _KINDS_MAX:
-                self._kinds.clear()
-            kind = self._kinds[recipe] = self._find_kind(recipe, hash_text)
-        folder = f"{kind.parent}/{hash_text}"
-        return _Call(kind, plain, hash_text, folder, _make_wanted(kind, hash_text))
-
-    def _find_kind(self, recipe: Recipe, hash_text: str) -> _Kind:
-        name = make_data_name(recipe)
-        loader = find_loader(recipe.format) if recipe.loader is None else None
-        if not recipe.writes_itself:
-            if recipe.saver is None and find_saver(recipe.format) is None:
-                raise refuse_format(recipe)
-            if recipe.loader is None and loader is None:
-                raise SourceFailed(
-                    f"cannot load results of '{recipe.cachetype}': there is no loader for the format '{recipe.format}'",
-                    hint="give a 'loader' beside the 'saver'",
-                    code="loader-missing",
-                )
-        place = locate_artifact(
-            self._project.places,
-            recipe.cachetype,
-            recipe.version,
-            hash_text,
-            cache_dir=recipe.cache_dir,
-            store=recipe.store,
-            scope=recipe.scope,
-        )
-        key = state_key(recipe.cachetype, recipe.version)
-        return _Kind(
-            recipe,
-            place.folder.parent,
-            place.location,
-            place.store_root,
-            name,
-            key,
-            loader,
-            may_be_cloned(self._project, place.location, recipe.ref),
-        )
+        return self._calls.prepare(recipe, table)
 
     def _enter_process(self) -> None:
         """This is a forked child: it has its own number, connections and locks."""
@@ -271,46 +193,14 @@ class Artifacts:
         self._project = self._project.in_child(self._process_id)
         self._register = Register(self._project, self.progress) if self._record else None
         self._looker = Looker()
-        self._others = {}
+        self._calls = Calls(self._project)
 
-    def _open_store(self, root: Path) -> DiskStore:
-        return self._project.open_store(root)
-
-    def _own_place(self, call: _Call) -> Place:
-        is_users = not call.kind.may_be_cloned
-        return Place(call.folder, self._open_store(call.kind.store_root), own=True, is_users=is_users)
-
-    def _list_places(self, call: _Call) -> Iterator[Place]:
-        """Where the artifact may lie: its place, where it was last found, then where it is only read."""
-        yield self._own_place(call)
-        seen = {call.folder}
-        for path in self._list_others(call):
-            if os.fspath(path) not in seen:
-                seen.add(os.fspath(path))
-                yield self._place_of(path)
-
-    def _list_others(self, call: _Call) -> Iterator[Path]:
-        recipe = call.kind.recipe
-        if self._register is not None:
-            recorded = self._register.find(call.kind.key, call.hash)
-            if recorded is not None and recorded.name == call.hash:
-                yield recorded
-        yield from list_other_places(self._project.places, recipe.cachetype, recipe.version, call.hash)
-
-    def _place_of(self, folder: Path) -> Place:
-        """A place that is only read; the store that it lies in, if any, has its ref."""
-        parent = folder.parent
-        known = self._others.get(parent)
-        if known is None:
-            root = next((each for each in parent.parents if os.path.exists(each / ".dm" / "format")), None)
-            store = None if root is None else self._open_store(root)
-            is_users = is_peers_own(self._project, parent)
-            known = self._others[parent] = Place(os.fspath(parent), store, own=False, is_users=is_users)
-        return known._replace(folder=os.fspath(folder))
+    def _list_places(self, call: Call) -> Iterator[Place]:
+        return self._calls.list_places(call, None if self._register is None else self._register.find)
 
     # Finding
 
-    def _find(self, call: _Call) -> Loaded | None:
+    def _find(self, call: Call) -> Loaded | None:
         """Look in every place; what cannot be used is left for who holds the lock, or passed over."""
         for place in self._list_places(call):
             found = self._look(call, place)
@@ -320,7 +210,7 @@ class Artifacts:
                 self._tell_once(f"'{display_path(place.folder)}' is passed over: {found.reason}")
         return None
 
-    def _look(self, call: _Call, place: Place) -> Loaded | Fault | None:
+    def _look(self, call: Call, place: Place) -> Loaded | Fault | None:
         """What a place has: the value, something that cannot be used, nothing that may be used."""
         kind = call.kind
         in_memory = kind.loader is not None and kind.loader.reads_bytes
@@ -342,7 +232,7 @@ class Artifacts:
         self._settle(call, found)
         return Loaded(value, found.path)
 
-    def _permit(self, kind: _Kind, found: Found) -> Permission | str | None:
+    def _permit(self, kind: Kind, found: Found) -> Permission | str | None:
         """The permission to load the data where its format may run code (None: it needs none); else why there is none.
 
         This user's own results need no word of trust; what came from a pool, from another user, or perhaps with a clone
@@ -363,7 +253,7 @@ class Artifacts:
         except Refused as error:
             return f"{error.message}" if error.hint is None else f"{error.message} ({error.hint})"
 
-    def _load(self, kind: _Kind, file: str, content: bytes | None, permission: Permission | None) -> object:
+    def _load(self, kind: Kind, file: str, content: bytes | None, permission: Permission | None) -> object:
         recipe = kind.recipe
         if content is not None and kind.loader is not None:
             return kind.loader.load_bytes(content, label=file, permission=permission)
@@ -377,7 +267,7 @@ class Artifacts:
             return path
         return kind.loader.load(path, permission=permission)
 
-    def _settle(self, call: _Call, found: Found) -> None:
+    def _settle(self, call: Call, found: Found) -> None:
         """After a hit: take over what no ref speaks of, and see to the record."""
         place, kind = found.place, call.kind
         if found.is_new and place.own and place.folder not in self._not_adopted:
@@ -387,7 +277,7 @@ class Artifacts:
                 kind.key, call.hash, place.folder, ref=kind.recipe.ref, format=kind.recipe.format
             )
 
-    def _adopt(self, call: _Call, place: Place) -> None:
+    def _adopt(self, call: Call, place: Place) -> None:
         """Write a ref for an artifact that a peer made, or put a format into; where that cannot be done now, later."""
         store, folder = place.store, Path(place.folder)
         assert store is not None
@@ -403,7 +293,7 @@ class Artifacts:
     # Computing
 
     def _compute(
-        self, call: _Call, *, fresh: bool, should_stop: Callable[[], bool] | None = None
+        self, call: Call, *, fresh: bool, should_stop: Callable[[], bool] | None = None
     ) -> Loaded | Pending:
         """Take the lock, look again, make room; then it is the caller's to compute."""
         self._demand_place(call)
@@ -417,10 +307,10 @@ class Artifacts:
             return Pending(self._describe(call), None)
 
     def _compute_alone(
-        self, call: _Call, locked: ExitStack, *, fresh: bool, should_stop: Callable[[], bool] | None
+        self, call: Call, locked: ExitStack, *, fresh: bool, should_stop: Callable[[], bool] | None
     ) -> Loaded | Pending:
         """``locked`` lets go of the lock, unless the `Pending` that is returned has taken that over."""
-        store, folder = self._open_store(call.kind.store_root), Path(call.folder)
+        store, folder = self._project.open_store(call.kind.store_root), Path(call.folder)
         lock = locked.enter_context(store.lock_copy(folder, should_stop=should_stop))
         if lock.waited and not fresh:
             # All who waited for it load it at the same time, not one after the other.
@@ -435,9 +325,9 @@ class Artifacts:
             locked.pop_all()
         return answer
 
-    def _look_again(self, call: _Call, *, fresh: bool) -> Loaded | Pending | None:
+    def _look_again(self, call: Call, *, fresh: bool) -> Loaded | Pending | None:
         """The lock is held: what another computed meanwhile, or None when the place is free for a result."""
-        place = self._own_place(call)
+        place = self._calls.own_place(call)
         self._passed.discard(call.folder)
         found: Loaded | Fault | Found | None
         if fresh:
@@ -470,7 +360,7 @@ class Artifacts:
         store.adopt(folder, measured.digest, size_bytes=measured.size_bytes, files=measured.files)
         return True
 
-    def _set_aside(self, call: _Call, fault: Fault) -> None:
+    def _set_aside(self, call: Call, fault: Fault) -> None:
         """Move what cannot be used into the quarantine, the data alone where other formats lie beside it."""
         store, folder = fault.place.store, Path(call.folder)
         assert store is not None
@@ -485,7 +375,7 @@ class Artifacts:
         told = f"'{display_path(folder)}' is computed again: {fault.reason}"
         self.progress.warn(f"{told}; what lay there is kept at '{display_path(kept)}'")
 
-    def _describe(self, call: _Call, *, is_kept: bool = False) -> Work:
+    def _describe(self, call: Call, *, is_kept: bool = False) -> Work:
         kind = call.kind
         register = self._register
         provenance = None
@@ -524,11 +414,11 @@ class Artifacts:
             provenance,
         )
 
-    def _find_distrust(self, call: _Call) -> str | None:
+    def _find_distrust(self, call: Call) -> str | None:
         """Why nothing may be written at its place. Its own: a link may lie there alone, below what others share."""
         return self._project.find_place_distrust(call.kind.location._replace(path=Path(call.folder)))
 
-    def _demand_place(self, call: _Call) -> None:
+    def _demand_place(self, call: Call) -> None:
         """Nothing is written at a place that a cloned project chose before the user trusts it. Raises `Refused`."""
         reason = self._find_distrust(call)
         if reason is not None:
@@ -542,8 +432,3 @@ class Artifacts:
         if text not in self._told:
             self._told.add(text)
             self.progress.warn(text)
-
-
-def _make_wanted(kind: _Kind, hash_text: str) -> Wanted:
-    recipe = kind.recipe
-    return Wanted(recipe.cachetype, recipe.version, hash_text, kind.name, recipe.check)
