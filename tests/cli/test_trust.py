@@ -68,6 +68,15 @@ def test_a_manifest_that_runs_nothing_asks_nothing(ask: Ask, project: Path, home
     assert [] == find_records(home)
 
 
+def test_a_manifest_that_runs_nothing_is_trusted_where_that_is_said(ask: Ask, project: Path, home: Home) -> None:
+    """What its results' folders hold may still be somebody else's."""
+    write_manifest(project, '[a]\nuri = "https://example.org/a"\n')
+    answer = ask("trust", "--yes")
+    assert (0, "ok", "trusted from now on") == (answer.status, answer.only["status"], answer.only["message"])
+    assert 1 == len(find_records(home))
+    assert "unchanged" == ask("trust", "--yes").only["status"]
+
+
 def test_without_a_terminal_it_shows_everything_and_refuses(
     run_dm: RunDm, ask: Ask, project: Path, home: Home
 ) -> None:

@@ -220,7 +220,8 @@ class Artifacts:
         permission = self._permit(kind, found)
         if isinstance(permission, str):
             self._passed.add(found.place.folder)
-            self._tell_once(f"'{display_path(found.path)}' is passed over: {permission}")
+            told = f"'{display_path(found.path)}' is passed over: {permission}; so are others that are like it"
+            self._tell_once(told, about=f"permission {kind.key}")
             return None
         try:
             value = self._load(kind, found.path, found.content, permission)
@@ -246,12 +247,15 @@ class Artifacts:
             permission = permit_own(found.status)
             if permission is not None:
                 return permission
+        project = self._project
         try:
-            return self._project.demand_trust(
+            return project.demand_trust(
                 f"load '{display_path(found.path)}'", "the code in a pickle that is not this user's own"
             )
         except Refused as error:
-            return f"{error.message}" if error.hint is None else f"{error.message} ({error.hint})"
+            is_named = project.manifest.path is not None
+            hint = error.hint if project.trust.is_needed() or not is_named else "dm trust --yes allows it"
+            return f"{error.message} ({hint})"
 
     def _load(self, kind: Kind, file: str, content: bytes | None, permission: Permission | None) -> object:
         recipe = kind.recipe
@@ -428,7 +432,7 @@ class Artifacts:
                 code="untrusted",
             )
 
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+    def _tell_once(self, text: str, *, about: str = "") -> None:
+        if (about or text) not in self._told:
+            self._told.add(about or text)
             self.progress.warn(text)

@@ -13,7 +13,7 @@ import pytest
 from dm.errors import Refused, SourceFailed
 from dm.plumbing.records.sidecars import encode_config
 from dm.porcelain.artifacts.recipe import Recipe
-from dm.porcelain.artifacts.session import Pending
+from dm.porcelain.artifacts.session import Loaded, Pending
 from tests.fixtures.artifacts import HASH, RECIPE, TABLE, Results, flip, overwrite
 from tests.fixtures.homes import Home
 from tests.fixtures.machine import needs_root
@@ -480,6 +480,24 @@ def test_a_pickle_in_a_pool_needs_trust_and_damage_in_one_is_passed_over(
     again.artifacts.forget(RECIPE, TABLE)
     assert "new" == again.call(value="new")
     assert "is passed over: the bytes of its 'data.pickle'" in again.warnings[0]
+
+
+def test_where_the_manifest_runs_nothing_one_word_of_the_user_has_pickles_read(
+    open_anew: Open, results: Results, project: Path, tmp_path: Path
+) -> None:
+    """As after a change of `datacache_dir`: the state says where results of before are."""
+    recipe = RECIPE._replace(cache_dir=tmp_path / "before")
+    for number in range(3):
+        results.call(recipe, {"a": number}, value=f"result {number}")
+    results.artifacts.close()
+    careful = open_anew()
+    for number in range(3):
+        assert not isinstance(careful.artifacts.begin(RECIPE, {"a": number}), Loaded)
+    [warning] = [each for each in careful.warnings if "is passed over" in each]
+    assert warning.endswith("(dm trust --yes allows it); so are others that are like it")
+    trust = careful.artifacts._project.trust
+    trust.store.allow(project / "datamanifest.toml", trust.list_parts())
+    assert "result 2" == open_anew().call(table={"a": 2})
 
 
 def test_a_store_that_is_removed_under_a_session_is_made_again(results: Results, home: Home) -> None:
