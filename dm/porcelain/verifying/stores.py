@@ -48,7 +48,7 @@ def verify_store(
     copy that only differs from its ref is left: its project's contract is not known here. One repair of a store goes on
     at a time.
     """
-    if mender is None or options.dry_run:
+    if mender is None or options.dry_run or not store.exists():  # the lock would make one
         return _verify_store(store, options, mender, progress=progress, report=report or ignore)
     with ExitStack() as held:
         with suppress(MachineFailed):  # one that cannot be written to is looked at all the same
