@@ -12,6 +12,9 @@ from dm.plumbing.store.markers import has_marker
 from dm.plumbing.store.objects import FOLDER_MODE, TreeEntry
 from dm.values import Difference
 
+#: A file by its device and its number there.
+Inode = tuple[int, int]
+
 
 class Broken(NamedTuple):
     """``todo`` is to be mended, in order; ``left`` is not; ``whole`` says that no folder is there to be mended in."""
@@ -25,7 +28,7 @@ def list_broken(
     copy: Path,
     differences: Sequence[Difference],
     wanted: Mapping[bytes, TreeEntry],
-    inodes: frozenset[int] | None,
+    inodes: frozenset[Inode] | None,
     *,
     keep_siblings: bool = False,
 ) -> Broken:
@@ -76,9 +79,15 @@ def is_sibling(difference: Difference, names: Container[bytes]) -> bool:
     return difference.how == "added" and os.fsencode(difference.path).partition(b"/")[0] not in names
 
 
-def is_among(path: Path, inodes: frozenset[int]) -> bool:
+def is_among(path: Path, inodes: frozenset[Inode]) -> bool:
     """Whether what lies at a path is a link to one of these inodes."""
+    return find_inode(path) in inodes
+
+
+def find_inode(path: Path) -> Inode | None:
+    """What lies at a path, by device and number; None where nothing does."""
     try:
-        return os.lstat(path).st_ino in inodes
+        status = os.lstat(path)
     except OSError:
-        return False
+        return None
+    return status.st_dev, status.st_ino

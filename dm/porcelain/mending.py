@@ -7,6 +7,7 @@ away while it is mended, so that a kill leaves a copy that nobody takes for comp
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from dm.plumbing.store.markers import put_marker, refuse_foreign_marker, remove_
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry
 from dm.plumbing.store.sharing import damaged_source
 from dm.plumbing.store.verify import compare_copy
-from dm.porcelain.broken_paths import is_among, is_artifact, list_broken
+from dm.porcelain.broken_paths import Inode, find_inode, is_among, is_artifact, list_broken
 from dm.porcelain.sound_bytes import SoundBytes, is_sound, not_in_reach
 from dm.progress import SILENT, Progress
 from dm.values import Difference, Digest
@@ -60,7 +61,7 @@ class Mender:
         self._progress = progress
         self._held: set[Path] = set()
         self._replaced: list[tuple[Digest, Path]] = []  # objects, and where the bad ones are kept
-        self._aside: list[Path] = []
+        self._aside: Counter[Inode | None] = Counter()  # names of what was put aside of copies
 
     def add_copies(self, find: Callable[[], Iterable[Path]]) -> None:
         """Look for sound bytes in these files and folders too, of whomever they are; what is not there is fine.
@@ -130,7 +131,7 @@ class Mender:
         ref: Ref,
         expected: Digest,
         *,
-        inodes: frozenset[int] | None = None,
+        inodes: frozenset[Inode] | None = None,
         keep_siblings: bool = False,
     ) -> Mended:
         """Make a copy of ``store`` be ``expected`` again, path by path. What cannot be mended stays as it was.
@@ -149,7 +150,7 @@ class Mender:
                 return Mended(0, (), (Difference(".", "changed"),))
             else:
                 mended = self._mend_file(store, copy, ref, expected)
-        self._aside += mended.kept
+        self._aside.update(map(find_inode, mended.kept))
         return mended
 
     def mend_linked(self) -> list[Path]:
@@ -162,8 +163,9 @@ class Mender:
             digest, kept = self._replaced.pop()
             with machine_errors("look at", kept):
                 status = os.lstat(kept)
-            inodes = frozenset((status.st_ino,))
-            if status.st_nlink <= 1 + sum(is_among(path, inodes) for path in self._aside):
+            inode = (status.st_dev, status.st_ino)
+            inodes = frozenset((inode,))
+            if status.st_nlink <= 1 + self._aside[inode]:
                 continue
             for place in self.sound.list_places(digest):
                 if place.ref.digest is None or not is_among(place.path, inodes):
@@ -222,7 +224,7 @@ class Mender:
         copy: Path,
         ref: Ref,
         expected: Digest,
-        inodes: frozenset[int] | None,
+        inodes: frozenset[Inode] | None,
         keep_siblings: bool,
     ) -> Mended:
         self._ensure_object(store, expected)

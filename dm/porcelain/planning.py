@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dm.errors import NotFound
 from dm.plumbing.store.objects import FOLDER_MODE, LINK_MODE, TreeEntry
 from dm.plumbing.store.verify import compare_copy
-from dm.porcelain.broken_paths import is_among, list_broken
+from dm.porcelain.broken_paths import Inode, is_among, list_broken
 from dm.porcelain.sound_bytes import SoundBytes, not_in_reach
 from dm.values import Difference, Digest
 
@@ -72,7 +72,7 @@ def plan_copy(
     expected: Digest,
     *,
     store: DiskStore | None,
-    inodes: frozenset[int] | None = None,
+    inodes: frozenset[Inode] | None = None,
     keep_siblings: bool = False,
 ) -> Planned:
     """What `Mender.mend_copy` would do. Raises `NotFound` when what the copy should be cannot be told."""

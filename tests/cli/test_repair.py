@@ -8,8 +8,10 @@ from pathlib import Path
 
 from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.disk import DiskStore
+from dm.plumbing.store.publication import Publication
 from dm.porcelain.mending import Mender
-from dm.values import Digest
+from dm.porcelain.verbs.verify import VerifyOptions, verify_store
+from dm.values import Digest, Outcome
 from tests.cli.test_verify import copy_of, fetched, overwrite, store_folder
 from tests.fixtures.archives import read_tree
 from tests.fixtures.commands import Ask, snapshot, store_root, write_manifest
@@ -291,3 +293,20 @@ def test_what_cannot_be_put_in_its_place_leaves_the_old_copy_there(
     folder.unlink()
     assert 0 == ask("fetch", "--force", "a").status
     assert (b"new", b"a" * 100) == (copy.read_bytes(), b"".join(quarantine(home)))
+
+
+def test_a_copy_that_appears_beside_a_stray_marker_keeps_it(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path / "root")
+    store.prepare()
+    for name in ("a", "b"):
+        store.root.joinpath(f"{name}.complete").touch()
+    (tmp_path / "staged").write_bytes(b"b")
+
+    def publish(outcome: Outcome) -> None:
+        if outcome.name.endswith("a.complete"):
+            store.publish([Publication(tmp_path / "staged", store.root / "b")])
+
+    outcomes = verify_store(store, VerifyOptions(repair=True), mender=Mender([store]), report=publish)
+    assert ["mended", "marker-stray"] == [each.code for each in outcomes[:2]]
+    assert ("absent", "complete") == (store.state_of(store.root / "a"), store.state_of(store.root / "b"))
+    assert not (store.root / "a.complete").exists()

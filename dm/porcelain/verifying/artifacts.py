@@ -80,7 +80,9 @@ def repair_artifact(project: Project, mender: Mender, spot: Spot, outcome: Outco
     try:
         owned = _find_ref(project, spot)
         reason = find_reason_to_stay(project, spot)
-        if owned is None or spot.folder is None or reason is not None:
+        if owned is None or spot.folder is None:
+            return outcome  # forgotten, or removed, meanwhile
+        if reason is not None:
             return outcome._replace(hint=f"it is left: {reason}")
         (store, ref), folder = owned, spot.folder
         assert ref.digest is not None

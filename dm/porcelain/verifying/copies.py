@@ -14,7 +14,7 @@ from dm.plumbing.store.layout import Layout, find_store_root
 from dm.plumbing.store.ref_files import RefFiles
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.verify import compare_copy
-from dm.porcelain.broken_paths import is_artifact, is_sibling
+from dm.porcelain.broken_paths import Inode, is_artifact, is_sibling
 from dm.porcelain.looking import Look
 from dm.porcelain.mending import Mender
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at, tell_unread
@@ -34,7 +34,7 @@ def verify_copies(
     *,
     seen: SeenFiles | None = None,
     mender: Mender | None = None,
-    inodes: frozenset[int] | None = None,
+    inodes: frozenset[Inode] | None = None,
     progress: Progress = SILENT,
     report: Report | None = None,
 ) -> list[Outcome]:

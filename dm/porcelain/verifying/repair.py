@@ -12,7 +12,7 @@ from dm.plumbing.fs.publish import remove_tree
 from dm.plumbing.records.bindings import has_source
 from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.refs import Ref
-from dm.porcelain.broken_paths import is_artifact
+from dm.porcelain.broken_paths import Inode, is_artifact
 from dm.porcelain.building import build_copy
 from dm.porcelain.find import choose_copy, is_read_only
 from dm.porcelain.integrity import find_contract, judge, name_ways_out_of_edit
@@ -188,13 +188,13 @@ def _fetch_anew(project: Project, dataset: Dataset, outcome: Outcome) -> Outcome
 
 
 def repair_copy(
-    mender: Mender, store: DiskStore, outcome: Outcome, inodes: frozenset[int] | None, *, dry_run: bool
+    mender: Mender, store: DiskStore, outcome: Outcome, inodes: frozenset[Inode] | None, *, dry_run: bool
 ) -> Outcome:
     """Make a copy what its ref says, or with ``inodes`` what of it is a link to these; say what could not be mended."""
-    ref = store.read_ref(outcome.name)
-    if ref is None or ref.digest is None:
-        return outcome
     try:
+        ref = store.read_ref(outcome.name)
+        if ref is None or ref.digest is None:
+            return outcome
         if dry_run:
             return _plan_repair(mender, store, outcome, ref, inodes)
         keep = is_artifact(outcome.name)
@@ -208,7 +208,7 @@ def repair_copy(
 
 
 def _plan_repair(
-    mender: Mender, store: DiskStore, outcome: Outcome, ref: Ref, inodes: frozenset[int] | None
+    mender: Mender, store: DiskStore, outcome: Outcome, ref: Ref, inodes: frozenset[Inode] | None
 ) -> Outcome:
     assert ref.digest is not None
     mender.look_beside(store, outcome.name)
@@ -219,6 +219,6 @@ def _plan_repair(
     return tell_planned(outcome, str(planned))
 
 
-def _tell_left(outcome: Outcome, left: Sequence[Difference], inodes: frozenset[int] | None) -> Outcome:
+def _tell_left(outcome: Outcome, left: Sequence[Difference], inodes: frozenset[Inode] | None) -> Outcome:
     hint = "its project's dm verify --repair knows the contract; or name its path"
     return outcome._replace(differences=left, hint=hint if inodes is not None else "restore it by hand")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dm.errors import DmError, MachineFailed, NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.store.examine import DAMAGE, Finding
+from dm.plumbing.store.markers import MARKER_NAME
+from dm.porcelain.broken_paths import Inode, find_inode
 from dm.porcelain.mending import Mender
 from dm.porcelain.planning import plan_object
 from dm.porcelain.verifying.copies import verify_copies
@@ -95,14 +98,15 @@ def _verify_store(
     ]
 
 
-def _list_inodes(store: DiskStore, findings: Sequence[Finding]) -> Iterator[int]:
+def _list_inodes(store: DiskStore, findings: Sequence[Finding]) -> Iterator[Inode]:
     """The inodes of damaged objects: what is a hard link to one is damaged with it. Those that a repair put aside, and
     was killed before it came to the copies, count too.
     """
     damaged = [finding.path for finding in findings if finding.kind == "object-damaged"]
     for path in [*damaged, *(store.meta / "quarantine").glob("*/" + "[0-9a-f]" * 62)]:
-        with suppress(FileNotFoundError):
-            yield os.lstat(path).st_ino
+        inode = find_inode(path)
+        if inode is not None:
+            yield inode
 
 
 def _settle(mender: Mender | None, store: DiskStore, finding: Finding, *, dry_run: bool) -> Outcome:
@@ -144,8 +148,8 @@ def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
         if finding.kind in DAMAGE and finding.digest is not None:
             told = _mend_object(mender, store, finding, finding.digest)
         elif finding.kind == "marker-stray":
-            with machine_errors("remove", finding.path):
-                finding.path.unlink()
+            if not _remove_marker(store, finding.path):
+                return outcome
             told = "removed: a completion marker without a copy"
         elif finding.kind == "marker-missing" and finding.digest is not None:
             if not mender.mend_marker(store, finding.copies[0], finding.digest):
@@ -161,8 +165,18 @@ def _tidy(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
         else:
             return outcome
     except DmError as error:
-        return outcome._replace(message=f"{outcome.message}; {error.message}", hint=_NO_WAY)
+        return outcome._replace(message=f"{outcome.message}; {error.message}", hint=error.hint or _NO_WAY)
     return outcome._replace(status="ok", code="mended", exit_status=0, message=told, hint=None)
+
+
+def _remove_marker(store: DiskStore, marker: Path) -> bool:
+    """Remove a marker that has no copy; False where one has come to lie there meanwhile."""
+    copy = marker.with_name(marker.name.removesuffix(MARKER_NAME))
+    with store.lock_copy(copy), machine_errors("remove", marker):
+        if os.path.lexists(copy):
+            return False
+        marker.unlink(missing_ok=True)
+    return True
 
 
 def _mend_object(mender: Mender, store: DiskStore, finding: Finding, digest: Digest) -> str:

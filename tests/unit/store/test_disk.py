@@ -311,6 +311,18 @@ def test_two_things_of_one_name_are_both_kept(store: DiskStore) -> None:
     assert [(path / "data").read_bytes() for path in kept] == [b"0", b"1"]
 
 
+def test_many_things_are_put_aside_in_a_few_looks_each(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    lexists = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda path: looks.append(path) or lexists(path))
+    for number in range(100):
+        store.root.joinpath("bad").write_bytes(b"%d" % number)
+        kept = store.quarantine(store.root / "bad", "for a test")
+        assert b"%d" % number == kept.read_bytes()
+    assert 100 == len(list((store.meta / "quarantine").iterdir()))
+    assert len(looks) < 100 * 20
+
+
 def test_a_dangling_link_is_put_aside_as_it_is(store: DiskStore) -> None:
     (store.root / "a").symlink_to("nowhere")
     assert os.readlink(store.quarantine(store.root / "a", "why")) == "nowhere"
