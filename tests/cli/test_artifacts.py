@@ -190,6 +190,16 @@ def test_states_say_what_is_off(made: Results, home: Home, project: Path) -> Non
     assert (size, 2, ["txt"]) == (facts.size_bytes, facts.files, facts.formats)
 
 
+def test_a_fifo_for_a_sidecar_is_not_waited_for(home: Home, project: Path) -> None:
+    write_manifest(project)
+    first, second = (make_artifact(find_folder(home, project), {"a": number}) for number in (1, 2))
+    (first / "config.toml").unlink()
+    os.mkfifo(first / "config.toml")
+    os.mkfifo(second / "metadata.toml")
+    states = {facts.spot.hash: facts.state for facts in list_artifacts(open_here(home, project))}
+    assert {first.name: "malformed", second.name: "untracked"} == states
+
+
 def test_what_is_no_artifact_is_not_entered(made: Results, home: Home, project: Path) -> None:
     """A dataset's copy, a store further in, a link: none of them is looked through."""
     root = find_folder(home, project)

@@ -223,12 +223,13 @@ def read_facts(project: Project, spot: Spot) -> Facts:
 def prove(spot: Spot) -> tuple[Config | None, str | None]:
     """The ``config.toml`` of a folder, when it proves that this is the artifact that its path says; else the reason."""
     from dm.plumbing.records.sidecars import decode_config
+    from dm.porcelain.artifacts.looking import read_file
 
     assert spot.folder is not None
     file = spot.folder / CONFIG_NAME
     try:
         with machine_errors("read", file):
-            config = decode_config(file.read_bytes(), file=file)
+            config = decode_config(read_file(os.fspath(file)), file=file)
     except DmError as error:
         lost = isinstance(error.__cause__, FileNotFoundError)
         return None, f"its '{CONFIG_NAME}' is lost" if lost else error.message
@@ -259,11 +260,12 @@ def _read_ref(project: Project, spot: Spot) -> Ref | None:
 def _read_metadata(folder: Path) -> Metadata:
     """What is said of where it comes from; nothing where that cannot be read: it decides nothing."""
     from dm.plumbing.records.sidecars import decode_metadata
+    from dm.porcelain.artifacts.looking import read_file
 
     file = folder / METADATA_NAME
     try:
         with machine_errors("read", file):
-            return decode_metadata(file.read_bytes(), file=file)
+            return decode_metadata(read_file(os.fspath(file)), file=file)
     except DmError:
         return Metadata()
 
