@@ -40,7 +40,9 @@ def COMMAND(session: Session, keep: str | None) -> None:  # noqa: N802
         _flip_a_bit(Path(demo.ask("path", "co2")))
         demo.run("verify", expect=4)
         demo.run("status", "--exit-code", expect=1)
-        demo.say("Wrong bytes are never handed out: repair puts them aside and finds the right ones, here at the source.")
+        demo.say(
+            "Wrong bytes are never handed out: repair puts them aside and finds the right ones, here at the source."
+        )
         demo.run("verify", "--repair", "co2")
         demo.run("verify")
         demo.say("Underneath is a store of content-addressed objects; a copy and its object are one on disk.")
