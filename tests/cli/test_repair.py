@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -310,3 +311,14 @@ def test_a_copy_that_appears_beside_a_stray_marker_keeps_it(tmp_path: Path) -> N
     assert ["mended", "marker-stray"] == [each.code for each in outcomes[:2]]
     assert ("absent", "complete") == (store.state_of(store.root / "a"), store.state_of(store.root / "b"))
     assert not (store.root / "a.complete").exists()
+
+
+def test_what_goes_wrong_in_mending_hides_no_damage(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    break_link(copy_of(home, "a"), b"wrong")
+    (store_root(home) / ".dm" / "locks" / "repair").mkdir()
+    answer = ask("verify", "--repair", "a")
+    assert (4, "content-mismatch") == (answer.status, answer.only["code"])
+    assert re.fullmatch("its bytes are .*; cannot lock '.*/repair': .*", answer.only["message"])

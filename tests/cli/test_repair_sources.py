@@ -186,3 +186,14 @@ def test_a_copy_in_no_store_is_mended_from_a_pool_and_stays_private(
     kept = [path for path in (project / ".datamanifest").rglob("*") if path.is_file() and path.read_bytes() == b"bad"]
     assert 1 == len(kept)
     assert 0 == ask("verify", "a").status
+
+
+def test_an_entry_at_fault_with_the_same_contract_does_not_keep_from_mending(
+    damaged: Path, project: Path, home: Home, ask: Ask
+) -> None:
+    manifest = project / "datamanifest.toml"
+    checksum = f"sha256:{hashlib.sha256(GOOD).hexdigest()}"
+    other = f'\n[other]\nuri = "https://example.org/other"\nstore = "$nowhere"\nchecksum = "{checksum}"\n'
+    manifest.write_text(manifest.read_text() + other)
+    put(store_root(home) / "paper" / "datasets" / KEY)
+    assert_mended(repair(ask, "a"), damaged)

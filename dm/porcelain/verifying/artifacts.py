@@ -12,7 +12,7 @@ from dm.porcelain.artifacts.removal import find_reason_to_stay
 from dm.porcelain.looking import Look
 from dm.porcelain.planning import plan_copy
 from dm.porcelain.verifying.copies import prepare_copy
-from dm.porcelain.verifying.repair import tell_mended, tell_planned
+from dm.porcelain.verifying.repair import tell_fault, tell_mended, tell_planned
 from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def repair_artifact(project: Project, mender: Mender, spot: Spot, outcome: Outco
     except NotFound:
         return outcome._replace(hint=_COMPUTED_AGAIN)
     except DmError as error:
-        return fail(outcome.name, error)._replace(path=spot.folder)
+        return tell_fault(outcome, error)
     if mended.left:
         return outcome._replace(differences=mended.left, hint=_COMPUTED_AGAIN)
     return tell_mended(outcome, folder, ref.digest, mended, linked=mender.mend_linked())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dm.errors import DmError
 from dm.plumbing.store.layout import find_store_root
 from dm.porcelain.find import find_candidates
 from dm.porcelain.integrity import find_contract
@@ -74,9 +75,14 @@ def find_copies_of(project: Project, dataset: Dataset) -> Iterator[Path]:
         if each.name != dataset.name and contract is not None and find_contract(each) == contract
     ]
     for each in (dataset, *alike):
-        for candidate in find_candidates(project, each):
+        try:
+            candidates = list(find_candidates(project, each))
+            landing = each.landing.text
+        except DmError:
+            continue  # told where that dataset itself is looked at
+        for candidate in candidates:
             yield candidate.copy.path
-        yield from _find_places(project.places, each.landing.text, "datasets")
+        yield from _find_places(project.places, landing, "datasets")
 
 
 def _find_places(places: Places, landing: str, kind: Kind) -> Iterator[Path]:

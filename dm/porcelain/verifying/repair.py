@@ -22,7 +22,7 @@ from dm.porcelain.planning import plan_copy
 from dm.porcelain.publish import publish
 from dm.porcelain.staging import Staged, find_staging
 from dm.porcelain.verifying.reach import find_copies_of
-from dm.values import Difference, Digest, Outcome, fail
+from dm.values import Difference, Digest, Outcome
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
@@ -58,7 +58,7 @@ def repair_dataset(
         elif dry_run:
             return tell_planned(outcome, _tell_source(dataset))
     except DmError as error:
-        return fail(outcome.name, error)
+        return tell_fault(outcome, error)
     if mended is not None and not mended.left:
         standing = judge(project, dataset, copy, quick=True)
         if standing.meets_contract is not False:
@@ -177,6 +177,11 @@ def tell_mended(
     )  # fmt: skip
 
 
+def tell_fault(outcome: Outcome, error: DmError) -> Outcome:
+    """A failure that stays one, with what went wrong when it was to be mended."""
+    return outcome._replace(message=f"{outcome.message}; {error.message}", hint=error.hint, error=error)
+
+
 def _fetch_anew(project: Project, dataset: Dataset, outcome: Outcome) -> Outcome:
     """The last way: the source. What lay there is put aside first."""
     if not has_source(dataset):
@@ -200,7 +205,7 @@ def repair_copy(
         keep = is_artifact(outcome.name)
         mended = mender.mend_copy(store, outcome.name, ref, ref.digest, inodes=inodes, keep_siblings=keep)
     except DmError as error:
-        return outcome._replace(message=f"{outcome.message}; {error.message}", hint=error.hint)
+        return tell_fault(outcome, error)
     if mended.left:
         return _tell_left(outcome, mended.left, inodes)
     linked = mender.mend_linked() if inodes is None else []
