@@ -18,7 +18,7 @@ from dm.errors import DmError, NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of
-from dm.plumbing.store.markers import put_marker, refuse_foreign_marker, remove_marker
+from dm.plumbing.store.markers import has_marker, put_marker, refuse_foreign_marker, remove_marker
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry
 from dm.plumbing.store.sharing import damaged_source
 from dm.plumbing.store.verify import compare_copy
@@ -244,6 +244,7 @@ class Mender:
         if broken.whole and os.path.lexists(copy):
             kept.append(store.quarantine(copy, "it was not the folder that it should be"))
         with machine_errors("mend", copy):
+            marked = not broken.whole and has_marker(copy, is_folder=True)
             remove_marker(copy, is_folder=True)
             ensure_folder(copy, root=store.root)
         count = 0
@@ -258,6 +259,8 @@ class Mender:
                 kept.append(aside)
         if not left:
             self._finish(store, copy, ref, expected)
+        elif marked:
+            self._mark(copy, expected)  # it differs from its ref as it did before
         return Mended(count, tuple(kept), tuple(left))
 
     def _mend_path(

@@ -322,3 +322,19 @@ def test_what_goes_wrong_in_mending_hides_no_damage(
     answer = ask("verify", "--repair", "a")
     assert (4, "content-mismatch") == (answer.status, answer.only["code"])
     assert re.fullmatch("its bytes are .*; cannot lock '.*/repair': .*", answer.only["message"])
+
+
+def test_a_folder_of_which_something_cannot_be_mended_is_as_complete_as_it_was(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path / "root")
+    (tmp_path / "staged").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "staged" / name).write_text(name)
+    [published] = store.publish([Publication(tmp_path / "staged", store.root / "x")])
+    assert published.digest is not None
+    ref = store.read_ref("x")
+    assert ref is not None
+    break_link(store.root / "x" / "a", b"wrong")
+    overwrite(store.root / "x" / "b", b"X")
+    mended = Mender([store]).mend_copy(store, "x", ref, published.digest)
+    assert (1, ["b"]) == (mended.paths, [each.path for each in mended.left])
+    assert ("complete", "a") == (store.state_of(store.root / "x"), (store.root / "x" / "a").read_text())
