@@ -58,9 +58,14 @@ class Placer:
             # A folder cannot be renamed over one that holds something: the old one goes first, after its marker.
             aside = Path(self._work.new_path()) if is_near else _clear_beside(copy, b"old")
             os.rename(copy, aside)
-            if not place(staged, copy):
-                note = f"lay at '{display_path(copy)}' until something else appeared there"
-                kept = set_aside(self._layout, aside, note)
+            try:
+                is_placed = place(staged, copy)
+            except BaseException:
+                if not place(aside, copy):
+                    self._set_aside(aside, copy)
+                raise
+            if not is_placed:
+                kept = self._set_aside(aside, copy)
                 raise _appeared(copy, hint=f"look at it; what lay there before is kept at '{display_path(kept)}'")
             remove_tree(aside)
         return not is_near
@@ -82,6 +87,9 @@ class Placer:
                 raise _appeared(copy) from None
             return "copy"
         return "hardlink"
+
+    def _set_aside(self, old: Path, copy: Path) -> Path:
+        return set_aside(self._layout, old, f"lay at '{display_path(copy)}' until something else appeared there")
 
     def _bring_beside(self, staged: Path, copy: Path) -> Path:
         beside = _clear_beside(copy, b"new")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dm.errors import ContentMismatch, MachineFailed
 from dm.plumbing.fs.extents import share_blocks
+from dm.plumbing.fs.flush import flush_file
 from dm.plumbing.fs.link import LinkMode, link_file
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.hashing import hash_blob
@@ -47,7 +48,8 @@ class Sharer:
             return False
         private = self._work.new_path()
         with machine_errors("link to", path):
-            link_file(source, private, modes=(*self._rungs, "copy"))
+            if link_file(source, private, modes=(*self._rungs, "copy")) == "copy":
+                flush_file(private)
             if hash_blob(private) != digest.raw:
                 raise damaged_source(source, digest)
             self._layout.ensure_folder_once(os.path.dirname(path))
