@@ -15,7 +15,7 @@ from dm.decorating.arguments import Key, Parameters
 from dm.decorating.calling import CodeChange, Maker
 from dm.decorating.naming import check_function, claim, find_name
 from dm.decorating.sessions import Sessions, WorkingFolderSessions
-from dm.decorating.storing import Loader, Saver, choose_storing
+from dm.decorating.storing import Loader, Saver, choose_storing, find_library
 from dm.decorating.telling import CacheWarning, CodeChanged, ToldToPython
 from dm.errors import UsageError
 from dm.values import printable
@@ -88,7 +88,8 @@ class Decorator:
 
     ``cachetype``: the name that results are kept under; by default the function's ``module.qualname``. ``version``:
     another one means other results. ``format``: of the file (default ``pickle``; docs/formats.md lists them), named
-    ``<basename>.<format>``. ``saver`` and ``loader``: functions ``saver(value, path)`` and ``loader(path)``, or
+    ``<basename>.<format>``. Tables are those of pandas, or of polars where the function is annotated to return a
+    ``polars.DataFrame``. ``saver`` and ``loader``: functions ``saver(value, path)`` and ``loader(path)``, or
     ``"module:function"``, in place of the built-in ones. For a format that `dm` does not know and that they are not
     given for, those that the manifest names (``[_SAVERS]``, ``[_LOADERS]``), which the user must have allowed.
 
@@ -176,6 +177,7 @@ class Decorator:
         recipe = Recipe(
             *name,
             format=storing.format,
+            library=find_library(function),
             basename=basename,
             writes_itself=parameters.takes_path,
             cache_dir=cache_dir,

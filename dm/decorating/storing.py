@@ -69,6 +69,28 @@ def choose_storing(
     return Storing(ending, saver, loader, asks_saver, asks_loader)
 
 
+def find_library(function: Callable[..., Any]) -> str:
+    """The library whose tables a function says that it returns (``-> polars.DataFrame``), where one format has several.
+
+    Empty for the usual one, for no annotation, and for one that means nothing when the function is declared.
+    """
+    from dm.plumbing.formats.loaders import LIBRARIES
+
+    try:
+        told = function.__annotations__.get("return")
+    except NameError:  # evaluated when it is asked for, from Python 3.14 on
+        return ""
+    if isinstance(told, str):
+        first, *others = told.split(".")
+        told = function.__globals__.get(first)
+        for name in others:
+            told = getattr(told, name, None)
+    if not isinstance(told, type) or told.__name__ != "DataFrame":
+        return ""
+    library = told.__module__.partition(".")[0]
+    return library if library in LIBRARIES else ""
+
+
 class Bindings(NamedTuple):
     """What a manifest names for a format, where that is asked: each is None where it names none."""
 

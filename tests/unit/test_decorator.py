@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import polars
 import pytest
 
 import dm
@@ -152,6 +153,27 @@ def test_a_flipped_bit_is_computed_again_and_told() -> None:
     assert [3, 3] == counted.calls
     assert "is computed again: the bytes of its 'data.pickle' are not those that were published" in str(told[0].message)
     assert {(dm.CacheWarning, __file__)} == {(each.category, each.filename) for each in told}
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+def test_tables_of_polars_come_back_where_the_function_says_so(name: str) -> None:
+    counted = []
+
+    @dm.cached(cachetype="tables", format=name)
+    def table(rows: int) -> polars.DataFrame:
+        counted.append(rows)
+        return polars.DataFrame({"n": list(range(rows))})
+
+    @dm.cached(cachetype="unsaid", format=name)
+    def unsaid(rows: int) -> Any:
+        return polars.DataFrame({"n": list(range(rows))})
+
+    for _ in range(2):
+        assert polars.DataFrame({"n": [0, 1, 2]}).equals(table(3))
+    assert [3] == counted
+    with pytest.warns(dm.CacheWarning, match=r"is not kept: .* not one of polars; .* say '-> polars.DataFrame'"):
+        assert 3 == len(unsaid(3))
+    assert not unsaid.is_cached(3)
 
 
 def test_a_manifest_that_is_opened_without_a_sink_warns_as_dm_cached_does(here: Path) -> None:

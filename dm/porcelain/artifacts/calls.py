@@ -94,9 +94,9 @@ class Calls:
 
     def _find_kind(self, recipe: Recipe, hash_text: str) -> Kind:
         name = make_data_name(recipe)
-        loader = find_loader(recipe.format) if recipe.loader is None else None
+        loader = find_loader(recipe.format, library=recipe.library) if recipe.loader is None else None
         if not recipe.writes_itself:
-            if recipe.saver is None and find_saver(recipe.format) is None:
+            if recipe.saver is None and find_saver(recipe.format, library=recipe.library) is None:
                 raise refuse_format(recipe)
             if recipe.loader is None and loader is None:
                 raise SourceFailed(

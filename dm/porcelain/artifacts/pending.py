@@ -246,7 +246,7 @@ def _save(recipe: Recipe, value: object, path: Path) -> None:
     from dm.plumbing.formats.loaders import find_saver
     from dm.plumbing.formats.loaders.kinds import Saver
 
-    saver = find_saver(recipe.format) if recipe.saver is None else None
+    saver = find_saver(recipe.format, library=recipe.library) if recipe.saver is None else None
     if recipe.saver is not None:
         saver = Saver(recipe.format, "the given saver", recipe.saver)
     if saver is None:

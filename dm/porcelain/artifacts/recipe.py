@@ -20,14 +20,16 @@ class Recipe(NamedTuple):
     """How the results of one function are kept (SCHEMA.md, "Produced datasets").
 
     ``ref`` is ``module:qualname``, for people. ``format`` is the ending of the data's name and picks the built-in saver
-    and loader where none is given. ``writes_itself``: the function is given a path and writes there. ``cache_dir``,
-    ``store`` and ``scope`` choose the place. ``code_digest`` of the function's source goes into ``metadata.toml``.
+    and loader where none is given, with ``library`` where the values are of another one than the usual (``polars``).
+    ``writes_itself``: the function is given a path and writes there. ``cache_dir``, ``store`` and ``scope`` choose the
+    place. ``code_digest`` of the function's source goes into ``metadata.toml``.
     """
 
     cachetype: str
     version: str = ""
     ref: str = ""
     format: str = "pickle"
+    library: str = ""
     basename: str = "data"
     saver: Callable[[object, Path], object] | None = None
     loader: Callable[[Path], object] | None = None

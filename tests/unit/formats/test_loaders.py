@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from dm.errors import MachineFailed, Refused, SourceFailed
-from dm.plumbing.formats.loaders import FORMATS, find_loader, find_saver
+from dm.plumbing.formats.loaders import FORMATS, LIBRARIES, find_loader, find_saver
 from dm.plumbing.formats.loaders.kinds import Loader, Saver
 from dm.plumbing.fs.temporary import is_temporary
 from dm.values import Permission
@@ -147,6 +147,26 @@ def test_a_format_gives_back_what_its_saver_wrote(file_of: Any, name: str) -> No
     assert_same(make_value(name), value)
     close(value)
     assert [path.name] == sorted(os.listdir(path.parent)), "neither wrote anything beside it"
+
+
+@pytest.mark.parametrize("name", sorted(LIBRARIES["polars"]))
+def test_a_table_of_polars_comes_back_as_one_where_that_is_asked_for(tmp_path: Path, name: str) -> None:
+    import polars
+    import polars.testing
+
+    table = polars.DataFrame({"n": [1, 2, None], "s": ["a", "ü # no comment", 'q"t\n'], "f": [0.5, 2.0, -1e300]})
+    path = tmp_path / f"data.{name}"
+    saver, loader = find_saver(name, library="polars"), find_loader(name, library="polars")
+    assert saver is not None and loader is not None
+    saver.save(table, path)
+    polars.testing.assert_frame_equal(table, loader.load(path))
+    polars.testing.assert_frame_equal(table, loader.load_bytes(path.read_bytes(), label="data"))
+    usual = the_loader(name).load(path)
+    assert ["n", "s", "f"] == list(usual) and "ü # no comment" == usual["s"][1], "pandas reads it too"
+    with pytest.raises(SourceFailed, match=r"a polars.DataFrame is wanted, not 'DataFrame'"):
+        saver.save(make_table(), path)
+    with pytest.raises(SourceFailed, match=r"a pandas.DataFrame is wanted, not one of polars"):
+        the_saver(name).save(table, path)
 
 
 @pytest.mark.parametrize("name", sorted(name for name in FORMATS if name not in ("pickle", "zarr")))
@@ -288,7 +308,7 @@ def test_formats_are_found_by_any_spelling_and_nothing_else_is() -> None:
 def test_asking_for_a_loader_imports_no_library() -> None:
     script = """if True:
         import sys
-        from dm.plumbing.formats.loaders import FORMATS, find_loader, find_saver
+        from dm.plumbing.formats.loaders import FORMATS, LIBRARIES, find_loader, find_saver
         for name in FORMATS: find_loader(name), find_saver(name)
         heavy = "pandas numpy xarray zarr netCDF4 h5netcdf pyarrow openpyxl yaml geopandas rioxarray rasterio".split()
         print([name for name in heavy if name in sys.modules])

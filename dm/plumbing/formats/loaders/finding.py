@@ -27,6 +27,8 @@ FORMATS = {
     "yaml": "documents",
     "zarr": "grids",
 }
+#: Libraries other than the usual one of a format: the module here for each format that they read and write.
+LIBRARIES = {"polars": dict.fromkeys(("csv", "feather", "parquet", "tsv"), "polars_tables")}
 #: Other names of a format; ``dimstack`` is the Julia package's name for NetCDF that it reads as one of its own types.
 _SYNONYMS = {
     "dimstack": "nc",
@@ -39,22 +41,25 @@ _SYNONYMS = {
 }
 
 
-def find_loader(data_format: str) -> Loader | None:
-    """The built-in loader of a format, in any case and with or without a leading dot; None when there is none."""
-    name, family = _find_family(data_format)
+def find_loader(data_format: str, *, library: str = "") -> Loader | None:
+    """The built-in loader of a format, in any case and with or without a leading dot; None when there is none.
+
+    ``library`` (a name of `LIBRARIES`) asks for the one whose values are that library's, where the format has one.
+    """
+    name, family = _find_family(data_format, library)
     return None if family is None else next(loader for loader in family.LOADERS if loader.format == name)
 
 
-def find_saver(data_format: str) -> Saver | None:
+def find_saver(data_format: str, *, library: str = "") -> Saver | None:
     """The built-in saver of a format, named as for `find_loader`; None when there is none."""
-    name, family = _find_family(data_format)
+    name, family = _find_family(data_format, library)
     return None if family is None else next(saver for saver in family.SAVERS if saver.format == name)
 
 
-def _find_family(data_format: str) -> tuple[str, ModuleType | None]:
+def _find_family(data_format: str, library: str) -> tuple[str, ModuleType | None]:
     name = data_format.strip().lower().lstrip(".")
     name = _SYNONYMS.get(name, name)
-    family = FORMATS.get(name)
+    family = LIBRARIES.get(library, {}).get(name) or FORMATS.get(name)
     if family is None:
         return name, None
     from importlib import import_module

@@ -63,6 +63,9 @@ def _write_xlsx(value: Any, path: Path) -> None:
 
 
 def _check_frame(value: Any, extra: str) -> Any:
+    if type(value).__module__.partition(".")[0] == "polars":
+        told = "a pandas.DataFrame is wanted, not one of polars; of a cached function, say '-> polars.DataFrame'"
+        raise TypeError(told)
     if not isinstance(value, need("pandas", extra).DataFrame):
         refuse_value(value, "a pandas.DataFrame")
     return value
