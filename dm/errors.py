@@ -15,7 +15,8 @@ class DmError(Exception):
     """An error with a message for people, a code for scripts and an exit status.
 
     ``message`` is one line without a full stop; ``hint`` one line that says what to do, or None; ``code`` a kebab-case
-    word that stays the same from release to release; ``exit_status`` the process's exit when this error ends it.
+    word that stays the same from release to release; ``exit_status`` the process's exit when this error ends it. A
+    traceback, as notebooks show it, has the hint below the message.
     """
 
     exit_status = 70
@@ -26,6 +27,8 @@ class DmError(Exception):
         self.message = message
         self.hint = hint
         self.code = code or self.default_code
+        if hint is not None:
+            self.add_note(f"hint: {hint}")
 
     def __str__(self) -> str:
         return self.message

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+import traceback
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,13 @@ def test_every_kind_is_in_the_table_above_and_in_the_order_of_gravity() -> None:
     statuses = {kind.exit_status for kind in DmError.__subclasses__()} | {DmError.exit_status}
     assert {70, 2, 3, 4, 5, 6, 7, 8} == statuses
     assert statuses <= set(GRAVITY)
+
+
+def test_a_traceback_shows_the_way_out_too() -> None:
+    error = pickle.loads(pickle.dumps(Refused("it is not trusted", hint="dm trust shows what it would run")))
+    shown = "".join(traceback.format_exception(error))
+    assert shown.endswith("Refused: it is not trusted\nhint: dm trust shows what it would run\n")
+    assert "hint" not in "".join(traceback.format_exception(Refused("it is not trusted")))
 
 
 def test_a_code_and_a_hint_of_the_case_itself_take_precedence() -> None:
