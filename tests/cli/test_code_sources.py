@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from tests.fixtures.commands import (
     write_manifest,
 )
 from tests.fixtures.homes import Home, RunDm
+from tests.fixtures.machine import needs
 from tests.fixtures.servers import HttpServer
 
 TRUSTED = {"DATAMANIFEST_TRUST": "1"}
@@ -451,11 +451,8 @@ def test_own_before_shell_before_uri(ask: Ask, project: Path, home: Home, http_s
 # other languages
 
 
-needs_r = pytest.mark.skipif(shutil.which("Rscript") is None, reason="needs R")
-
-
-@needs_r
 def test_a_fetcher_in_r_makes_a_dataset(ask: Ask, project: Path, home: Home) -> None:
+    needs("Rscript")
     (project / "mine.R").write_text(
         'get <- function(download_path, key) writeLines(paste("by R:", key), download_path)\n'
         "fail <- function(download_path) stop('no such year')\n"

@@ -24,7 +24,7 @@ from dm.porcelain.cli.trust import reveal
 from tests.fixtures.commands import NO_RETRIES, Ask, StartDm, assert_one_error, snapshot, wait_for, write_manifest
 from tests.fixtures.forks import run_fresh
 from tests.fixtures.homes import COMMAND_TIMEOUT_S, Home, RunDm, RunInterpreter
-from tests.fixtures.machine import needs_root
+from tests.fixtures.machine import needs, needs_root
 from tests.fixtures.servers import HttpServer
 from tests.fixtures.users import let_others_in, run_as_other_user
 
@@ -753,8 +753,8 @@ KINDS = {
 def test_each_kind_is_refused_then_allowed_then_asked_for_again(
     run_dm: RunDm, ask: Ask, run_python: RunPython, project: Path, tmp_path: Path, http_server: HttpServer, kind: str
 ) -> None:
-    if kind == "r" and shutil.which("Rscript") is None:
-        pytest.skip("R is not installed")
+    if kind == "r":
+        needs("Rscript")
     way, table = KINDS[kind]
     programs = tmp_path / "programs"
     programs.mkdir()

@@ -20,9 +20,8 @@ from dm.plumbing.transport.registry import Fetchers, find_fetcher
 from dm.plumbing.transport.ssh import SshFetcher
 from tests.fixtures.fetching import QUICK, digests_of, fetch, make_environment, make_http_fetcher, measured, names_in
 from tests.fixtures.git_servers import GitDaemon, GitHttp, Repository
-from tests.fixtures.machine import skip_or_fail
 from tests.fixtures.seaweed import Bucket
-from tests.fixtures.servers import HttpServer, Nginx, find_nginx
+from tests.fixtures.servers import HttpServer, Nginx
 from tests.fixtures.sinks import RecordingProgress, RecordingTask
 from tests.fixtures.sshd import Sshd
 
@@ -53,8 +52,6 @@ def over_http(home: Path) -> Iterator[Source]:
 
 @contextmanager
 def over_nginx(home: Path) -> Iterator[Source]:
-    if find_nginx() is None:
-        skip_or_fail("nginx is not installed")
     served = home / "served"
     served.mkdir()
     with Nginx(served) as nginx:

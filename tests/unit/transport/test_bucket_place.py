@@ -13,7 +13,7 @@ from dm.errors import MachineFailed, SourceFailed
 from dm.plumbing.transport.bucket import open_in_place, open_mapping
 from tests.fixtures.fetching import make_environment
 from tests.fixtures.seaweed import Bucket, Relay
-from tests.fixtures.servers import HttpServer, Nginx, find_nginx
+from tests.fixtures.servers import HttpServer, Nginx
 
 MIB = 1 << 20
 
@@ -75,8 +75,6 @@ def test_zarr_is_read_where_it_lies(bucket: Bucket, tmp_path: Path) -> None:
 
 
 def test_a_file_of_a_web_server_is_read_in_parts(tmp_path: Path) -> None:
-    if find_nginx() is None:
-        pytest.skip("nginx is not installed")
     body = os.urandom(20 * MIB)
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "a.nc").write_bytes(body)

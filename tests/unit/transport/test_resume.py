@@ -11,7 +11,7 @@ import pytest
 from dm.errors import SourceFailed
 from dm.plumbing.transport.journal import Journal, journal_path, read_boot_id
 from tests.fixtures.fetching import QUICK, digests_of, fetch, make_http_fetcher, measured, names_in
-from tests.fixtures.servers import MODIFIED_S, HttpServer, Nginx, find_nginx
+from tests.fixtures.servers import MODIFIED_S, HttpServer, Nginx
 from tests.fixtures.sinks import RecordingProgress, RecordingTask
 
 OLD = os.urandom(1 << 20)
@@ -398,7 +398,6 @@ def test_space_is_reserved_beyond_the_end_that_the_file_shows(http_server: HttpS
     assert digests_of(body) == measured(fetched)
 
 
-@pytest.mark.skipif(find_nginx() is None, reason="nginx is not installed")
 def test_a_real_nginx_continues_and_notices_a_change(tmp_path: Path) -> None:
     served = tmp_path / "served"
     served.mkdir()
