@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dm.errors import Refused, UsageError
+from dm.plumbing.records.scopes import find_segment_fault
 from dm.values import find_key_fault, printable
 
 #: Hex digits of a parameter hash.
@@ -49,15 +50,9 @@ def check_version(text: str) -> str:
 
 
 def _find_fault(text: str) -> str | None:
-    if "/" in text:
-        return "it is not one part of a path"
-    if "@" in text:
+    if "@" in text and "/" not in text:
         return "'@' separates cachetype and version in the state"
-    if text.startswith("."):
-        return "it begins with a '.'"
-    if "$" in text:
-        return "symbols are not replaced here"
-    return find_key_fault(text)
+    return find_segment_fault(text)
 
 
 def state_key(cachetype: str, version: str = "") -> str:

@@ -47,7 +47,7 @@ class Scopes:
     def _check_scope(self, scope: str, where: str) -> None:
         if not scope:
             return
-        fault = _find_segment_fault(scope)
+        fault = find_segment_fault(scope)
         if fault is None and scope.casefold() in _RESERVED_SCOPES:
             fault = "the tools use a folder of that name"
         if fault is None and scope.casefold() in {self.find_prefix(kind)[0].casefold() for kind in OBJECT_KINDS}:
@@ -63,7 +63,7 @@ class Scopes:
         """The prefix in force and its rung. Raises `Refused` for one that is not a safe part of a path."""
         rung = self._ladder.lookup(f"_PREFIX.{kind}")
         prefix = OBJECT_KINDS[kind] if rung is None else str(rung.value)
-        fault = _find_segment_fault(prefix)
+        fault = find_segment_fault(prefix)
         if fault is not None:
             origin = "built in" if rung is None else rung.origin
             raise Refused(
@@ -99,7 +99,8 @@ def _make_id(project_root: Path) -> str:
     return f"{name.lstrip('.') or 'project'}-{digest}"
 
 
-def _find_segment_fault(text: str) -> str | None:
+def find_segment_fault(text: str) -> str | None:
+    """Why a text cannot be one part of a path that `dm` composes; None when it can."""
     if "/" in text:
         return "it is not one part of a path"
     if text.startswith("."):
