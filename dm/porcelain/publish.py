@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dm.environment import format_time, read_clock_ns
 from dm.errors import DmError, Refused
+from dm.plumbing.fs.beside import Beside
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder, flush_file_systems, place, remove_tree
-from dm.plumbing.fs.temporary import temporary_name
 from dm.plumbing.store.copying import copy_privately
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import put_marker, remove_marker
@@ -157,10 +158,10 @@ def _publish_alone(
     kept = None
     is_folder = entry.is_dir()
     ensure_folder(copy.path.parent)
-    # The place may be on another file system than the project: then it is staged once more, beside it.
-    beside = None if _share_file_system(entry, copy.path.parent) else copy.path.with_name(temporary_name())
-    try:
-        if beside is not None:
+    with ExitStack() as stack:
+        if not _share_file_system(entry, copy.path.parent):
+            # The place may be on another file system than the project: then it is staged once more, beside it.
+            beside = stack.enter_context(Beside(copy.path))
             _copy_with_modes(entry, beside)
             entry = beside
         flush_file_systems([entry])
@@ -170,10 +171,6 @@ def _publish_alone(
             remove_marker(copy.path, is_folder=is_folder)
         if not place(entry, copy.path):
             raise Refused(f"cannot publish '{copy.path}': something came to lie there meanwhile", code="place-taken")
-    except BaseException:
-        if beside is not None:
-            remove_tree(beside)
-        raise
     if not copy.user_managed:
         put_marker(copy.path, is_folder=is_folder)
     digest, verified = None, None

@@ -40,28 +40,39 @@ def write_file(
     temporary = folder / temporary_name()
     with machine_errors("write", path):
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileNotFoundError:
-            ensure_folder(folder)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            try:
-                if like is not None:
-                    _take_over_owner(descriptor, like)
-                    os.fchmod(descriptor, like.st_mode & 0o777)
-                if mode is not None:
-                    os.fchmod(descriptor, mode)
-                write_all(descriptor, data)
-                if durable:
-                    flush_descriptor(descriptor)
-            finally:
-                os.close(descriptor)  # a full disk may say so only here
+            stage_file(temporary, data, durable=durable, mode=mode, like=like)
             _rename(temporary, path)
         except BaseException:
             unlink_quietly(temporary)
             raise
         if durable:
             flush_folder(folder)
+
+
+def stage_file(
+    path: Path, data: bytes, *, durable: bool = True, mode: int | None = None, like: os.stat_result | None = None
+) -> None:
+    """Write a new file at a private name; the options are those of `write_file`, missing folders are made.
+
+    Raises `OSError`; then a part of it may lie there.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        ensure_folder(path.parent)
+        descriptor = os.open(path, flags, 0o666)
+    try:
+        if like is not None:
+            _take_over_owner(descriptor, like)
+            os.fchmod(descriptor, like.st_mode & 0o777)
+        if mode is not None:
+            os.fchmod(descriptor, mode)
+        write_all(descriptor, data)
+        if durable:
+            flush_descriptor(descriptor)
+    finally:
+        os.close(descriptor)  # a full disk may say so only here
 
 
 def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
@@ -237,6 +248,7 @@ __all__ = [
     "place",
     "remove_tree",
     "replace",
+    "stage_file",
     "temporary_name",
     "write_all",
     "write_file",

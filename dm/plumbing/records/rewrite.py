@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dm.errors import MachineFailed, Refused
+from dm.plumbing.fs.beside import Beside
 from dm.plumbing.fs.lock import DocumentLock
 from dm.plumbing.fs.machine import display_path, machine_errors
-from dm.plumbing.fs.publish import replace, write_file
-from dm.plumbing.fs.temporary import temporary_name
+from dm.plumbing.fs.publish import flush_folder, replace, stage_file
 from dm.plumbing.records.record_file import RecordFile, read_record
 from dm.progress import SILENT, Progress
 
@@ -75,16 +75,15 @@ def _put_in_place(found: list[RecordFile], wanted: Rewrite, options: RewriteOpti
     target = wanted.target.path
     if os.path.islink(target):
         target = _follow(target, options.within)
-    staged = target.with_name(temporary_name())
-    write_file(staged, wanted.data, durable=options.durable, like=wanted.target.status)
-    try:
+    with Beside(target) as staged:
+        with machine_errors("write", target):
+            stage_file(staged, wanted.data, durable=options.durable, like=wanted.target.status)
         if any(_stamp(file.path) != file.stamp for file in found):
             return False
         replace(staged, target)
-    finally:
-        with machine_errors("remove", staged):
-            if os.path.lexists(staged):
-                os.unlink(staged)
+        if options.durable:
+            with machine_errors("write", target):
+                flush_folder(target.parent)
     for path in wanted.removed:
         with machine_errors("remove", path):
             try:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from dm.environment import format_time, read_clock_ns
 from dm.errors import Refused
+from dm.plumbing.fs.beside import Beside
 from dm.plumbing.fs.flush import flush_file
 from dm.plumbing.fs.link import LinkMode
 from dm.plumbing.fs.machine import display_path, machine_errors
-from dm.plumbing.fs.publish import ensure_folder, flush_file_systems, place, remove_tree, temporary_name
+from dm.plumbing.fs.publish import flush_file_systems, place, remove_tree
 from dm.plumbing.store.checkout import Built, Checkout, Plan
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import put_marker, refuse_foreign_marker
@@ -51,13 +52,8 @@ class Delivery:
             if self._layout.owns(destination) and is_on_store_device(self._layout, destination.parent):
                 with self._workshop.open() as workspace:
                     return self._show(plan, Path(workspace.new_path()), destination, modes, aside)
-            staged = destination.parent / temporary_name()
-            ensure_folder(destination.parent)
-            try:
+            with Beside(destination) as staged:
                 return self._show(plan, staged, destination, modes, aside)
-            except BaseException:
-                remove_tree(staged)
-                raise
 
     def _show(
         self, plan: Plan, staged: Path, destination: Path, modes: Sequence[LinkMode] | None, aside: str | None

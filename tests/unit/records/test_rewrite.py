@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,30 @@ def test_what_is_to_be_removed_goes_after_the_new_record_lies_there(tmp_path: Pa
     gone = tmp_path / "gone"
     rewrite_record([first, second], lambda found: Rewrite(found[0], b"12", [second, gone]), options(tmp_path))
     assert (first.read_bytes(), second.exists()) == (b"12", False)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dm.plumbing.records import rewrite
+def kill(staged, target):
+    os.kill(os.getpid(), signal.SIGKILL)
+rewrite.replace = kill
+path = Path(sys.argv[1])
+options = rewrite.RewriteOptions(path.with_name("lock"), "the record")
+rewrite.rewrite_record([path], lambda found: rewrite.Rewrite(found[0], b"theirs"), options)
+"""
+
+
+def test_what_a_killed_writer_staged_goes_with_the_next_write(tmp_path: Path) -> None:
+    path = tmp_path / "record.toml"
+    path.write_bytes(b"old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    assert -signal.SIGKILL == killed.returncode
+    assert (b"old", 3) == (path.read_bytes(), len(list(tmp_path.iterdir())))
+    rewrite_record([path], lambda found: Rewrite(found[0], b"ours"), options(tmp_path))
+    assert b"ours" == path.read_bytes()
+    assert ["lock", "record.toml"] == sorted(entry.name for entry in tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

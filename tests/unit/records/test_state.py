@@ -285,7 +285,7 @@ def test_a_peer_that_writes_between_our_read_and_our_rename_loses_nothing(
 
     merge_state(tmp_path, {"old": Record("o")})
     beside, inner = tmp_path / ".datamanifest-state.toml", tmp_path / ".datamanifest" / "state.toml"
-    write_file = rewrite.write_file
+    stage_file = rewrite.stage_file
     turns: list[Path] = []
 
     def write_after_the_peer(path: Path, data: bytes, **options: object) -> None:
@@ -293,9 +293,9 @@ def test_a_peer_that_writes_between_our_read_and_our_rename_loses_nothing(
             inner.write_text(beside.read_text() + '\n[datasets.peer]\nstorage_path = "p"\n')
             beside.unlink()
         turns.append(path)
-        write_file(path, data, **options)  # type: ignore[arg-type]
+        stage_file(path, data, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(rewrite, "write_file", write_after_the_peer)
+    monkeypatch.setattr(rewrite, "stage_file", write_after_the_peer)
     merge_state(tmp_path, {"new": Record("n")})
     assert set(read_state(tmp_path).datasets) == {"old", "peer", "new"}
     assert (len(turns), inner.exists(), beside.exists()) == (2, True, False)
