@@ -14,13 +14,14 @@ from urllib.parse import quote
 
 import pytest
 
+from dm.environment import Environment
 from dm.errors import DmError, Refused, SourceFailed
 from dm.plumbing.transport.bucket import BucketFetcher
 from dm.plumbing.transport.bucket.address import BucketAddress
 from dm.plumbing.transport.bucket.backend import Found
 from dm.plumbing.transport.bucket.faults import find_fault
 from dm.plumbing.transport.bucket.names import make_folder
-from dm.plumbing.transport.bucket.services import SERVICES, build_options
+from dm.plumbing.transport.bucket.services import SERVICES, build_options, load_class
 from dm.plumbing.transport.journal import Journal
 from dm.plumbing.transport.registry import Fetchers, find_fetcher
 from tests.fixtures.archives import read_tree
@@ -639,6 +640,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     package: str,
     command: str,
 ) -> None:
+    monkeypatch.delitem(sys.modules, SERVICES[scheme].module, raising=False)  # of an earlier test
     monkeypatch.setitem(sys.modules, module, None)
     fetcher = make_fetcher({"AZURE_STORAGE_ACCOUNT_NAME": "lab"})
     error = failure(fetcher, f"{scheme}://bucket/a.csv", tmp_path / "part")
@@ -717,7 +719,12 @@ COMMON = {"skip_instance_cache": True, "use_listings_cache": False}
             {"AZURE_STORAGE_ACCOUNT_NAME": "lab", "AZURE_STORAGE_ACCOUNT_KEY": "k", "AZURE_STORAGE_ANON": "true"},
             {"anon": True, "account_name": "lab", "account_key": "k"},
         ),
-        ("abfss", {"AZURE_STORAGE_CONNECTION_STRING": "c"}, {"anon": False, "connection_string": "c"}),
+        ("az", {"AZURE_STORAGE_SAS_TOKEN": "sv=1"}, {"anon": False, "sas_token": "?sv=1"}),
+        (
+            "abfss",
+            {"AZURE_STORAGE_CONNECTION_STRING": "AccountName=lab;AccountKey=aw==;"},
+            {"anon": False, "account_name": "lab", "connection_string": "AccountName=lab;AccountKey=aw=="},
+        ),
         ("gdrive", {"AWS_ACCESS_KEY_ID": "k"}, {}),
     ],
 )
@@ -742,6 +749,69 @@ def test_as_everybody_no_credentials_are_given(tmp_path: Path, scheme: str, expe
     )
     account = "lab" if scheme == "az" else None
     assert {**COMMON, **expected} == build_options(scheme, environment, account=account, anonymous=True)
+
+
+_LAB = {
+    "AZURE_STORAGE_ACCOUNT_NAME": "lab",
+    "AZURE_STORAGE_ACCOUNT_KEY": "a2V5",
+    "AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=x",
+}
+_LAB_STRING = {
+    "AZURE_STORAGE_CONNECTION_STRING": "BlobEndpoint=https://lab.example.org;SharedAccessSignature=sv=1&sig=x"
+}
+
+
+@pytest.mark.parametrize("variables", [_LAB, _LAB_STRING, {"AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=x"}])
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_keys_and_tokens_of_one_azure_account_are_not_sent_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], anonymous: bool
+) -> None:
+    for name, value in variables.items():  # adlfs by itself looks here
+        monkeypatch.setenv(name, value)
+    system = make_azure(make_environment(tmp_path, **variables), "other", anonymous=anonymous)
+    assert "https://other.blob.core.windows.net/" == system.service_client.url
+    assert (None, None, None) == (system.account_key, system.sas_token, system.connection_string)
+    assert anonymous == (system.service_client.credential is None)
+
+
+def test_as_everybody_no_key_of_the_processs_variables_is_sent_to_azure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**_LAB, **_LAB_STRING}.items():
+        monkeypatch.setenv(name, value)
+    for variables, url in ((_LAB, "https://lab.blob.core.windows.net/"), (_LAB_STRING, "https://lab.example.org/")):
+        system = make_azure(make_environment(tmp_path, **variables), None, anonymous=True)
+        assert (url, None) == (system.service_client.url, system.service_client.credential)
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        (_LAB, "https://lab.blob.core.windows.net/"),
+        (_LAB_STRING, "https://lab.example.org/?sv=1&sig=x"),
+        ({**_LAB, "AZURE_STORAGE_ACCOUNT_KEY": ""}, "https://lab.blob.core.windows.net/?sv=1&sig=x"),
+    ],
+)
+@pytest.mark.parametrize("account", [None, "lab", "LAB"])
+def test_an_azure_account_is_asked_with_its_own_key_or_token(
+    tmp_path: Path, variables: dict[str, str], url: str, account: str | None
+) -> None:
+    client = make_azure(make_environment(tmp_path, **variables), account, anonymous=False).service_client
+    assert url == client.url.lower()
+    assert ("?" in url) == (not hasattr(client.credential, "account_key"))
+
+
+def make_azure(environment: Environment, account: str | None, *, anonymous: bool) -> Any:
+    """The file system that asks an account of Azure; nothing is asked yet."""
+    options = build_options("az", environment, account=account, anonymous=anonymous)
+    return load_class(SERVICES["az"], "az://container/key")(**options)
+
+
+@pytest.mark.parametrize("account", ["", "a.b", "evil.example:1", "evil.example%2f", "a b"])
+def test_an_account_that_cannot_be_one_is_no_part_of_a_host(account: str) -> None:
+    with pytest.raises(SourceFailed) as caught:
+        BucketAddress.parse(f"az://{account}.blob.core.windows.net/c/k")
+    assert "uri-malformed" == caught.value.code
 
 
 @pytest.mark.parametrize(("kind", "given"), [("service_account", True), ("external_account", False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from dm.errors import SourceFailed
@@ -12,6 +13,8 @@ _VERSION_PARAMETERS = {"s3": "versionId", "gs": "generation", "gcs": "generation
 _AZURE_VERSION_PARAMETER = "versionid"
 _AZURE_SCHEMES = frozenset({"az", "abfs", "abfss"})
 _AZURE_HOSTS = (".blob.core.windows.net", ".dfs.core.windows.net")
+#: What an account may be called: it becomes a part of the host that credentials are sent to.
+_ACCOUNT = re.compile(r"[A-Za-z0-9-]+")
 
 
 class BucketAddress(NamedTuple):
@@ -49,7 +52,8 @@ class BucketAddress(NamedTuple):
         """Read ``scheme://bucket/key``; of Azure also ``az://account.blob.core.windows.net/container/key``.
 
         The key is taken as it stands, without percent-decoding: so do the services' own tools and fsspec. What follows
-        the first ``#`` or ``?`` is no part of it. Raises `SourceFailed` when no bucket is named.
+        the first ``#`` or ``?`` is no part of it. Raises `SourceFailed` when no bucket is named, or
+        an account that cannot be one.
         """
         head, _, rest = uri.partition("://")
         scheme = head.lower()
@@ -60,6 +64,9 @@ class BucketAddress(NamedTuple):
             suffix = next((each for each in _AZURE_HOSTS if bucket.lower().endswith(each)), None)
             if suffix is not None:
                 account = bucket[: -len(suffix)]
+                if not _ACCOUNT.fullmatch(account):
+                    message = f"cannot fetch '{describe_uri(uri)}': no storage account has such a name"
+                    raise SourceFailed(message, hint="check the 'uri'", code="uri-malformed")
                 bucket, _, key = key.partition("/")
         if not bucket:
             named = "container" if scheme in _AZURE_SCHEMES else "bucket"

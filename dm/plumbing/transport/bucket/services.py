@@ -37,7 +37,8 @@ _GCS = Service(
     "GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login",
 )  # fmt: skip
 _AZURE = Service(
-    "Azure Blob Storage", "adlfs", "AzureBlobFileSystem", "adlfs", "pip install 'dm[azure]'",
+    "Azure Blob Storage", "dm.plumbing.transport.bucket.azure_system", "GivenAzureFileSystem", "adlfs",
+    "pip install 'dm[azure]'",
     "AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, or az login",
 )  # fmt: skip
 _DRIVE = Service(
@@ -166,27 +167,59 @@ def names_account(environment: Environment, account: str | None) -> bool:
 
 
 def _build_azure(environment: Environment, account: str | None, anonymous: bool) -> dict[str, Any]:
+    """Keys, tokens and connection strings are those of one account: another that a URI names gets none of them. Who
+    one is at Azure (a client and its secret, a login) is told to Azure alone and holds for every account.
+    """
     get = environment.get
     options: dict[str, Any] = {"anon": anonymous}
-    name = account or get("AZURE_STORAGE_ACCOUNT_NAME") or get("AZURE_STORAGE_ACCOUNT")
+    connection = _read_connection_string(get("AZURE_STORAGE_CONNECTION_STRING") or "")
+    own = get("AZURE_STORAGE_ACCOUNT_NAME") or get("AZURE_STORAGE_ACCOUNT") or _find_account(connection)
+    name = account or own
     if name is not None:
         options["account_name"] = name
+    is_own = account is None or (own is not None and account.lower() == own.lower())
+    if connection and (account is None or account.lower() == (_find_account(connection) or "").lower()):
+        # The address of the account may be an unusual one, for everybody.
+        secrets = ("accountkey", "sharedaccesssignature")
+        kept = {field: value for field, value in connection.items() if not anonymous or field.lower() not in secrets}
+        options["connection_string"] = ";".join(f"{field}={value}" for field, value in kept.items())
+        return options
     if anonymous:
         return options
-    names = {
-        "account_key": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY"),
-        "sas_token": ("AZURE_STORAGE_SAS_TOKEN",),
+    names: dict[str, tuple[str, ...]] = {
         "client_id": ("AZURE_STORAGE_CLIENT_ID",),
         "client_secret": ("AZURE_STORAGE_CLIENT_SECRET",),
         "tenant_id": ("AZURE_STORAGE_TENANT_ID",),
     }
-    if account is None and get("AZURE_STORAGE_CONNECTION_STRING") is not None:
-        options["connection_string"] = get("AZURE_STORAGE_CONNECTION_STRING")
-        return options
+    if is_own:
+        names["account_key"] = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY")
+        names["sas_token"] = ("AZURE_STORAGE_SAS_TOKEN",)
     for option, variables in names.items():
         value = next(filter(None, map(get, variables)), None)
         if value is not None:
             options[option] = value
+    if "sas_token" in options:
+        options["sas_token"] = "?" + options["sas_token"].removeprefix("?")
     if str(get("AZURE_STORAGE_ANON")).lower() in ("1", "t", "true", "yes"):
         options["anon"] = True
     return options
+
+
+def _read_connection_string(text: str) -> dict[str, str]:
+    """The fields of a connection string in their order."""
+    pairs = (field.partition("=") for field in text.rstrip(";").split(";") if field)
+    return {name: value for name, _, value in pairs}
+
+
+def _find_account(connection: Mapping[str, str]) -> str | None:
+    """The storage account that a connection string is for: named, else the first label of its address."""
+    from urllib.parse import urlsplit
+
+    fields = {name.lower(): value for name, value in connection.items()}
+    if fields.get("accountname"):
+        return fields["accountname"]
+    try:
+        host = urlsplit(fields.get("blobendpoint", "")).hostname or ""
+    except ValueError:
+        return None
+    return host.partition(".")[0] or None
