@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import socket
 import time
 import tomllib
 from pathlib import Path
@@ -150,6 +151,26 @@ def test_a_signal_ends_a_fetch_that_goes_on_next_time(
     assert 1 == len(ranges) and ranges[0] is not None and int(ranges[0][6:-1]) > 2_000_000
     assert body == default_copy(home, "127.0.0.1/slow.bin").read_bytes()
     assert [] == list_litter(home, project)
+
+
+def test_ctrl_c_ends_a_fetch_from_a_server_that_says_nothing(
+    start_dm: StartDm, ask: Ask, project: Path, home: Home, http_server: HttpServer
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}/a.txt"
+        write_manifest(project, f'[a]\nuri = "{uri}"\n')
+        process = start_dm("fetch", env={"DATAMANIFEST_HTTP_TIMEOUT": "3600"})
+        silent.settimeout(60)
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(65536).startswith(b"GET /a.txt")
+            process.send_signal(signal.SIGINT)
+            status, stdout, stderr = wait_for(process)
+    assert (130, "") == (status, stdout)
+    assert "dm: interrupted; what is done is kept" in stderr and "Traceback" not in stderr
+    assert [] == list_litter(home, project)
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.txt", "1")}"\n')
+    assert 0 == ask("fetch").status
 
 
 def test_what_one_project_has_another_scope_gets_without_a_request(

@@ -1,7 +1,8 @@
 """Connections to HTTP servers: one shared pool, proxies, logins, redirects; and what went wrong in words.
 
-With `kept` the only module that knows urllib3 (imported on first use: 60 ms). Bodies are read from the inner answer of
-http.client, whose `readinto` fills the caller's buffer without copies and which decodes nothing but chunks.
+With `kept` and `wakeable` the only module that knows urllib3 (imported on first use: 60 ms). Bodies are read from the
+inner answer of http.client, whose `readinto` fills the caller's buffer without copies and which decodes nothing but
+chunks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dm.errors import DmError, Refused, SourceFailed
 from dm.plumbing.transport.address import describe_uri
 from dm.plumbing.transport.credentials import Credentials
 from dm.plumbing.transport.proxies import find_proxy
+from dm.plumbing.transport.wakeable import Sockets, make_pool_classes
 from dm.progress import Progress
 from dm.values import printable
 
@@ -167,20 +169,23 @@ class Connections:
         self._pools: dict[tuple[str | None, str | None, int | None], urllib3.HTTPConnectionPool] = {}
         self._limits: dict[str, Any] | None = None
         self._lock = threading.Lock()
-        self._closed = threading.Event()
+        #: Every connection, and those of other protocols that are to end with them.
+        self.sockets = Sockets()
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed.is_set()
+        return self.sockets.closed
 
     def wait(self, seconds: float) -> None:
         """Sleep, or until `close`."""
-        self._closed.wait(seconds)
+        self.sockets.wait(seconds)
 
     def close(self) -> None:
-        """Close every connection; threads that wait for a body or between two tries come back at once."""
-        self._closed.set()
+        """Close every connection; threads that wait for a connection, an answer, a body or between two tries come back
+        at once.
+        """
+        self.sockets.close()
         for answer in tuple(self.under_way):
             answer.interrupt()
         with self._lock:
@@ -320,7 +325,7 @@ class Connections:
         if bundle is not None:
             settings["ca_certs"] = bundle
         if proxy is None:
-            return urllib3.PoolManager(**settings)  # type: ignore[arg-type]
+            return self._wakeable(urllib3.PoolManager(**settings))  # type: ignore[arg-type]
         try:
             address = parse_url(proxy)
         except urllib3.exceptions.LocationParseError:
@@ -332,7 +337,11 @@ class Connections:
             from urllib.parse import unquote
 
             settings["proxy_headers"] = make_headers(proxy_basic_auth=unquote(address.auth))
-        return urllib3.ProxyManager(address._replace(auth=None).url, **settings)  # type: ignore[arg-type]
+        return self._wakeable(urllib3.ProxyManager(address._replace(auth=None).url, **settings))  # type: ignore[arg-type]
+
+    def _wakeable(self, manager: urllib3.PoolManager) -> urllib3.PoolManager:
+        manager.pool_classes_by_scheme = make_pool_classes(self.sockets)
+        return manager
 
     def _explain(self, error: Exception, uri: str, host: str, proxy: str | None) -> Exception:
         """What an exception of urllib3 means: `PassingFault`, or a `DmError` that no other try would change."""

@@ -106,7 +106,10 @@ class GitFetcher:
             return WebClient(remote.path, self.connections, progress)
         if remote.way == "ssh":
             return LinkClient(lambda: self._take_up(self._open_ssh(remote)))
-        return LinkClient(lambda: self._take_up(SocketLink(remote, self._options)), lambda wire: _greet(wire, remote))
+        return LinkClient(lambda: self._take_up(self._open_socket(remote)), lambda wire: _greet(wire, remote))
+
+    def _open_socket(self, remote: Remote) -> Link:
+        return SocketLink(remote, self._options, self.connections.sockets)
 
     def _open_ssh(self, remote: Remote) -> Link:
         from dm.plumbing.transport.ssh_command import split_ssh_command

@@ -18,6 +18,7 @@ from dm.errors import SourceFailed
 from dm.plumbing.transport.connections import HttpOptions, PassingFault
 from dm.plumbing.transport.git.faults import GitFault
 from dm.plumbing.transport.git.remote import GIT_PORT, Remote
+from dm.plumbing.transport.wakeable import Sockets
 from dm.values import printable
 
 _PIECE_BYTES = 256 << 10
@@ -95,12 +96,13 @@ class Link:
 class SocketLink(Link):
     """A connection to a git daemon."""
 
-    def __init__(self, remote: Remote, options: HttpOptions) -> None:
+    def __init__(self, remote: Remote, options: HttpOptions, sockets: Sockets) -> None:
         super().__init__(printable(remote.place), options)
         host, timeout_s = self.place, options.connect_timeout_s
+        address = (remote.host, remote.port or GIT_PORT)
         hint = f"is {host} up, and can it be reached from this machine?"
         try:
-            self._socket = socket.create_connection((remote.host, remote.port or GIT_PORT), timeout=timeout_s)
+            self._socket = sockets.connect(lambda: socket.create_connection(address, timeout=timeout_s))
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
                 reason = f"the name of {host} cannot be resolved now"
