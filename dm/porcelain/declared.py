@@ -1,4 +1,4 @@
-"""What a manifest declares about code and order that could never be brought so, found by reading alone.
+"""What a manifest declares about sources, code and order that could never be brought so, found by reading alone.
 
 These are the faults that `fetch` and `load` tell of one dataset at a time. Nothing is run, imported or looked for.
 """
@@ -21,6 +21,7 @@ from dm.plumbing.records.bindings import (
     list_format_loaders,
     list_format_savers,
 )
+from dm.plumbing.transport.registry import check_uri
 from dm.plumbing.transport.runtimes import split_foreign_reference
 from dm.porcelain.order import Cycles, Required, find_identified
 from dm.porcelain.template import expand_template
@@ -40,14 +41,16 @@ class Fault(NamedTuple):
 
 
 def find_faults(manifest: Manifest) -> Iterator[Fault]:
-    """What is wrong with the commands, bindings and ``requires`` of a manifest, in its order.
+    """What is wrong with the URIs, commands, bindings and ``requires`` of a manifest, in its order.
 
-    That is: a command that cannot be split, names no program or uses a path that there is none of; a binding that is
-    not of the form ``module:function``; an identifier in ``requires`` that names no dataset, or several; a circle.
+    That is: a URI that no transport serves, where nothing else brings the dataset; a command that cannot be split,
+    names no program or uses a path that there is none of; a binding that is not of the form ``module:function``; an
+    identifier in ``requires`` that names no dataset, or several; a circle.
     """
     cycles = Cycles(manifest)
     for dataset in manifest.datasets.values():
         faults = [*_check_requires(manifest, dataset, cycles), *_check_code(manifest, dataset)]
+        faults += _check_uris(manifest, dataset)
         yield from (Fault((dataset.name,), field, error) for field, error in faults)
     for kind, listed in (("loaders", list_format_loaders), ("savers", list_format_savers)):
         error = _attempt(partial(_check_listed, listed(manifest)))
@@ -80,6 +83,32 @@ def _check_code(manifest: Manifest, dataset: Dataset) -> Iterator[tuple[str, DmE
         error = _attempt(check)
         if error is not None:
             yield field, error
+
+
+def _check_uris(manifest: Manifest, dataset: Dataset) -> Iterator[tuple[str, DmError]]:
+    """Of a dataset that is brought by its URIs: code and users may know schemes that no transport of ours does."""
+    check = check_uri
+    try:
+        if dataset.skip_download:
+            return
+        if dataset.lazy_access:
+            if find_loader(manifest, dataset, dataset.format) is not None:
+                return
+            check = _check_opened
+        elif find_shell(dataset) is not None or find_fetcher(dataset) is not None:
+            return
+    except DmError:
+        return  # told as a fault of that code
+    field = "uri" if "uri" in dataset.table else "uris"
+    errors = [_attempt(partial(check, uri)) for uri in dict.fromkeys(dataset.uris)]
+    yield from ((field, error) for error in errors if error is not None)
+
+
+def _check_opened(uri: str) -> None:
+    from dm.plumbing.transport.address import find_scheme
+    from dm.plumbing.transport.bucket.services import find_service
+
+    find_service(uri, find_scheme(uri) or "", opened=True)
 
 
 def _list_required(manifest: Manifest, dataset: Dataset) -> list[Required]:

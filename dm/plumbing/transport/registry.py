@@ -14,7 +14,13 @@ from dm.plumbing.transport.file import FileFetcher
 from dm.plumbing.transport.protocol import Fetcher
 from dm.plumbing.transport.web import HttpFetcher, HttpOptions
 
-__all__ = ["Fetchers", "HttpOptions", "find_fetcher"]
+__all__ = ["SCHEMES", "Fetchers", "HttpOptions", "check_uri", "find_fetcher"]
+
+_SSH = ("ssh", "sshfs", "rsync")
+_BUCKETS = ("s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "gdrive")
+_GIT = ("git", "git+http", "git+https", "git+ssh", "ssh+git")
+#: Every scheme that some transport serves, sorted.
+SCHEMES = tuple(sorted(("http", "https", "file", *_SSH, *_BUCKETS, *_GIT)))
 
 
 class Fetchers:
@@ -50,9 +56,9 @@ class Fetchers:
             "http": make_http,
             "https": make_http,
             "file": FileFetcher,
-            **dict.fromkeys(("ssh", "sshfs", "rsync"), make_ssh),
-            **dict.fromkeys(("s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "gdrive"), make_bucket),
-            **dict.fromkeys(("git", "git+http", "git+https", "git+ssh", "ssh+git"), make_git),
+            **dict.fromkeys(_SSH, make_ssh),
+            **dict.fromkeys(_BUCKETS, make_bucket),
+            **dict.fromkeys(_GIT, make_git),
         }
         self._made: dict[str, Fetcher] = {}
         self._lock = threading.Lock()
@@ -60,7 +66,7 @@ class Fetchers:
     @property
     def schemes(self) -> tuple[str, ...]:
         """Every scheme that some transport serves, sorted."""
-        return tuple(sorted(self._makers))
+        return SCHEMES
 
     def get(self, scheme: str) -> Fetcher | None:
         """The transport of a scheme, made now when it was not there; None when no transport serves it."""
@@ -94,17 +100,40 @@ def find_fetcher(uri: str, fetchers: Fetchers) -> Fetcher:
 
     Raises `SourceFailed` that names the scheme and those that are known; never skips a URI silently.
     """
+    fetcher = fetchers.get(_find_known_scheme(uri))
+    assert fetcher is not None
+    return fetcher
+
+
+def check_uri(uri: str) -> None:
+    """Raise what fetching ``uri`` would raise for its form alone: `find_fetcher`'s, and what a repository or an object
+    is not named by. Nothing is asked of anybody.
+    """
+    scheme = _find_known_scheme(uri)
+    if scheme in _GIT:
+        from dm.plumbing.transport.git.remote import read_remote
+
+        read_remote(uri)
+    elif scheme in _BUCKETS:
+        from dm.plumbing.transport.bucket.address import BucketAddress
+        from dm.plumbing.transport.bucket.services import find_service
+
+        BucketAddress.parse(uri)
+        find_service(uri, scheme)
+
+
+def _find_known_scheme(uri: str) -> str:
+    """The scheme of a URI, which some transport serves. Raises `SourceFailed` otherwise."""
     scheme = find_scheme(uri)
-    known = ", ".join(fetchers.schemes)
+    known = ", ".join(SCHEMES)
     if scheme is None:
         message = f"cannot fetch '{describe_uri(uri)}': it has no scheme"
         raise SourceFailed(message, hint=f"known are {known}; a file of this machine is file:///…", code="no-scheme")
-    fetcher = fetchers.get(scheme)
-    if fetcher is None:
+    if scheme not in SCHEMES:
         from difflib import get_close_matches
 
         message = f"cannot fetch '{describe_uri(uri)}': no transport for '{scheme}'"
-        near = get_close_matches(scheme, fetchers.schemes, n=1, cutoff=0.75)
+        near = get_close_matches(scheme, SCHEMES, n=1, cutoff=0.75)
         hint = f"did you mean '{near[0]}'?" if near else f"known are {known}"
         raise SourceFailed(message, hint=hint, code="unknown-scheme")
-    return fetcher
+    return scheme

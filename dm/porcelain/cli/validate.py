@@ -24,7 +24,7 @@ _KINDS = ["manifest", "state", "config", "artifact-config", "artifact-metadata"]
 def COMMAND(session: Session, files: tuple[str, ...], kind: str | None) -> None:  # noqa: N802
     """Check documents against their schemas: file, line, field, the nearest known name. Exit 1 when anything is off.
 
-    Of a manifest also its commands, bindings and requires, without running or importing anything.
+    Of a manifest also its URIs' schemes, commands, bindings and requires, without running or importing anything.
 
     Without FILE the project's manifest, state and config files that exist. The kind of a FILE is told by its name,
     unless --kind is given.
@@ -75,7 +75,7 @@ def _check(path: Path, kind: str) -> list[Finding]:
 
 
 def _add_faults(findings: list[Finding], data: bytes, path: Path) -> list[Finding]:
-    """What is wrong with code and order too, where the manifest can be read at all."""
+    """What is wrong with sources, code and order too, where the manifest can be read at all."""
     from dm.plumbing.records.manifest import Manifest
     from dm.plumbing.records.plain import quote_key
     from dm.plumbing.records.schema import Finding

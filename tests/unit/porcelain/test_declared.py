@@ -65,6 +65,33 @@ def test_a_fault_is_told_with_its_field(field: str, where: str | None, message: 
     assert expected == find(f'[a]\nkey = "a"\n{field}\n')
 
 
+@pytest.mark.parametrize(
+    ("field", "where", "message"),
+    [
+        ('uri = "htps://e.x/a"', "uri", "cannot fetch 'htps://e.x/a': no transport for 'htps'"),
+        ('uri = "e.x/a"', "uri", "cannot fetch 'e.x/a': it has no scheme"),
+        ('uris = ["https://e.x/a", "dap://e.x/b"]', "uris", "cannot fetch 'dap://e.x/b': no transport for 'dap'"),
+        ('uri = ["https://e.x/a", "dap://e.x/b"]', "uri", "cannot fetch 'dap://e.x/b': no transport for 'dap'"),
+        ('uri = "s3://e.x/a.git"', "uri", "cannot fetch 's3://e.x/a.git': a repository is not reached over 's3'"),
+        ('uri = "adl://e.x/a"', "uri", "cannot fetch 'adl://e.x/a': the service behind 'adl' was switched off in "
+         "February 2024"),
+        ('uri = "az:///a"', "uri", "cannot fetch 'az:///a': it names no container"),
+        ('uri = "dap://e.x/a"\nlazy_access = true', "uri", "cannot open 'dap://e.x/a': nothing opens 'dap'"),
+        ('uri = "ssh://e.x/a"\nlazy_access = true', "uri", "cannot open 'ssh://e.x/a': nothing opens 'ssh'"),
+        # What brings these knows the scheme.
+        ('uri = "dap://e.x/a"\nshell = "get $uri"', None, None),
+        ('uri = "dap://e.x/a"\nfetcher = "tools:get"', None, None),
+        ('uri = "dap://e.x/a"\nskip_download = true', None, None),
+        ('uri = "dap://e.x/a"\nlazy_access = true\nloader = "tools:open"', None, None),
+        ('uri = "https://e.x/a"\nlazy_access = true', None, None),
+        ('uri = "git@e.x:a/b.git"', None, None),
+    ],
+)  # fmt: skip
+def test_a_uri_that_nothing_serves_is_told(field: str, where: str | None, message: str | None) -> None:
+    expected = [] if where is None else [("a", where, message)]
+    assert expected == find(f'[a]\nkey = "a"\n{field}\n')
+
+
 def test_every_name_that_is_required_and_unknown_is_told() -> None:
     found = find('[a]\nkey = "a"\nrequires = ["x", "y"]\n')
     assert ["no dataset 'x'", "no dataset 'y'"] == [message.rpartition(": ")[2] for _, _, message in found]
