@@ -202,6 +202,29 @@ def test_what_keeps_its_file_open_is_said_by_the_loader(file_of: Any) -> None:
         assert [] == list_open(path), name
 
 
+def test_a_tif_is_read_without_what_lies_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    the_saver("tif").save(make_raster(), path)
+    (tmp_path / "x.tif.complete").touch()
+    with the_loader("tif").load(path) as alone:  # type: ignore[attr-defined]
+        expected = alone.load()
+    (tmp_path / "x.tif.aux.xml").write_text(
+        '<PAMDataset><Metadata><MDI key="whose">other</MDI></Metadata><PAMRasterBand band="1"><NoDataValue>1'
+        "</NoDataValue><Offset>100</Offset><Scale>7</Scale></PAMRasterBand></PAMDataset>"
+    )
+    (tmp_path / "X.tfw").write_text("9\n0\n0\n-9\n500\n500\n")
+    before = sorted(os.listdir(tmp_path))
+    with pytest.warns(UserWarning, match=r"'x\.tif\.aux\.xml' beside '.*/x\.tif' is not read"):
+        value: Any = the_loader("tif").load(path)
+    import pickle
+
+    for got in (value, pickle.loads(pickle.dumps(value))):  # as it is handed to another process
+        with got:
+            assert expected.identical(got.load())
+            assert expected.rio.bounds() == got.rio.bounds()
+    assert before == sorted(os.listdir(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["nc", "classic nc", "tif", "npy", "npz", "parquet", "feather"])
 def test_what_was_read_from_an_open_file_does_not_lie_in_memory_that_is_free(tmp_path: Path, name: str) -> None:
     """Each file holds other numbers, and what was freed is used again before the value is looked at."""

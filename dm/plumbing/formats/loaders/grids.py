@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Any, BinaryIO, cast
 
 from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source, need, refuse_value
+from dm.values import printable
 
 #: GDAL would go by the content, and among the formats that it knows are some that say what else is to be read (VRT).
 _TIF_DRIVER = "GTiff"
@@ -88,10 +89,41 @@ def _is_consolidated(source: Any) -> bool:
 def _read_tif(source: Source) -> object:
     rioxarray = need("rioxarray", "tif")
     if isinstance(source, Path):
-        return rioxarray.open_rasterio(source, driver=_TIF_DRIVER)
+        # GDAL would take scale, missing values, place and mask from files beside it as well, which no digest of this
+        # one speaks of: in a store that several projects share, another may have put them there.
+        alone = {"opener": _Alone(source)} if _has_company(source) else {}
+        return rioxarray.open_rasterio(source, driver=_TIF_DRIVER, **alone)
     # Given the open file itself, rasterio would read all of it, and keep it only for as long as its own handle lives.
     shared = _SharedFile(cast(BinaryIO, source))
     return rioxarray.open_rasterio(shared.name, opener=shared, driver=_TIF_DRIVER)
+
+
+def _has_company(path: Path) -> bool:
+    """Whether something lies beside a file that may be about it: its name begins as the file's does."""
+    own = {path.name, f"{path.name}.complete", f"{path.name}.lock"}
+    stem = path.stem.casefold()
+    try:
+        names = os.listdir(path.parent)
+    except PermissionError:
+        return True  # it cannot be told
+    return any(name.casefold().startswith(stem) and name not in own for name in names)
+
+
+class _Alone:
+    """An opener, as `rasterio.open` takes them, of one file and none beside it. It is slower than GDAL's own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = os.path.abspath(path)
+
+    def __call__(self, path: str, mode: str = "rb") -> BinaryIO:
+        if os.path.normpath(path) != self._path or mode not in ("r", "rb"):
+            if os.path.isfile(path):
+                import warnings
+
+                told = f"'{printable(os.path.basename(path))}' beside '{printable(self._path)}' is not read"
+                warnings.warn(told, stacklevel=2)
+            raise FileNotFoundError(path)
+        return open(self._path, "rb")
 
 
 class _SharedFile:
