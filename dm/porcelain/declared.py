@@ -25,6 +25,7 @@ from dm.plumbing.transport.registry import check_uri
 from dm.plumbing.transport.runtimes import split_foreign_reference
 from dm.porcelain.order import Cycles, Required, find_identified
 from dm.porcelain.template import expand_template
+from dm.porcelain.uris import check_list
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
@@ -43,9 +44,9 @@ class Fault(NamedTuple):
 def find_faults(manifest: Manifest) -> Iterator[Fault]:
     """What is wrong with the URIs, commands, bindings and ``requires`` of a manifest, in its order.
 
-    That is: a URI that no transport serves, where nothing else brings the dataset; a command that cannot be split,
-    names no program or uses a path that there is none of; a binding that is not of the form ``module:function``; an
-    identifier in ``requires`` that names no dataset, or several; a circle.
+    That is: a URI that no transport serves, or a list of them that makes no folder, where nothing else brings the
+    dataset; a command that cannot be split, names no program or uses a path that there is none of; a binding that is
+    not of the form ``module:function``; an identifier in ``requires`` that names no dataset, or several; a circle.
     """
     cycles = Cycles(manifest)
     for dataset in manifest.datasets.values():
@@ -101,6 +102,8 @@ def _check_uris(manifest: Manifest, dataset: Dataset) -> Iterator[tuple[str, DmE
         return  # told as a fault of that code
     field = "uri" if "uri" in dataset.table else "uris"
     errors = [_attempt(partial(check, uri)) for uri in dict.fromkeys(dataset.uris)]
+    if dataset.is_list:
+        errors.append(_attempt(partial(check_list, manifest, dataset)))
     yield from ((field, error) for error in errors if error is not None)
 
 

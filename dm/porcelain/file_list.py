@@ -24,7 +24,7 @@ from dm.plumbing.fs.publish import ensure_folder, remove_tree, write_file
 from dm.porcelain.checking import check_expected, check_folder, list_algorithms, measure_file
 from dm.porcelain.integrity import find_contract
 from dm.porcelain.staging import Staged
-from dm.porcelain.uris import fetch_uri
+from dm.porcelain.uris import check_list, fetch_uri
 from dm.values import Digest, Key
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ def obtain_list(job: Job) -> Staged:
     """Bring every file of a list, each below the folder where its URI has it below the folders that all share.
 
     All are tried (unless the run stops at the first failure); one that fails fails the dataset, and those that came
-    stay for the next run. A URI that is a folder becomes one at its name. Raises what the transports raise, and
-    `ContentMismatch`; when it is the whole that is wrong, nothing of it stays.
+    stay for the next run. A URI that is a folder becomes one at its name. Raises what the transports and `check_list`
+    raise, and `ContentMismatch`; when it is the whole that is wrong, nothing of it stays.
     """
+    check_list(job.project.manifest, job.dataset)
     while True:
         run = _ListRun(job)
         try:

@@ -33,6 +33,17 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_extract_beside_a_list_is_refused_and_nothing_is_asked(
+    ask: Ask, project: Path, home: Home, http_server: HttpServer
+) -> None:
+    uris = [http_server.put(f"/set/{name}.zip", "no archive is looked at") for name in "ab"]
+    write_manifest(project, declare("set", uris, "extract = true"))
+    answer = ask("fetch")
+    assert (7, "contradiction") == (answer.status, answer.only["code"])
+    assert [] == http_server.requests
+    assert [] == list_litter(home, project)
+
+
 def test_files_of_one_folder_are_asked_for_side_by_side(
     ask: Ask, project: Path, home: Home, http_server: HttpServer
 ) -> None:

@@ -78,6 +78,10 @@ def test_a_fault_is_told_with_its_field(field: str, where: str | None, message: 
         ('uri = "az:///a"', "uri", "cannot fetch 'az:///a': it names no container"),
         ('uri = "dap://e.x/a"\nlazy_access = true', "uri", "cannot open 'dap://e.x/a': nothing opens 'dap'"),
         ('uri = "ssh://e.x/a"\nlazy_access = true', "uri", "cannot open 'ssh://e.x/a': nothing opens 'ssh'"),
+        ('uris = ["https://e.x/a", "https://e.x/a"]', "uris", "dataset 'a': 'https://e.x/a' and 'https://e.x/a' would "
+         "both be the file 'a'"),
+        ('uris = ["https://e.x/a.zip", "https://e.x/b.zip"]\nextract = true', "uris", "dataset 'a': 'extract' goes "
+         "with one archive, and it has a list of 'uris'"),
         # What brings these knows the scheme.
         ('uri = "dap://e.x/a"\nshell = "get $uri"', None, None),
         ('uri = "dap://e.x/a"\nfetcher = "tools:get"', None, None),
