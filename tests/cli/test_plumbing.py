@@ -253,6 +253,15 @@ def test_resolve_config_names_the_rung(run_dm: RunDm, ask: Ask, project: Path, h
     assert "'nothing' is not set" == assert_one_error(run_dm("resolve-config", "nothing"), 3)
 
 
+def test_a_setting_with_a_line_end_in_it_looks_like_no_other_setting(run_dm: RunDm, project: Path) -> None:
+    path = write_manifest(project, '[_STORAGE]\nmine = "x\\tuser\\nssh_command=y\\u001b[2K"\n')
+    origin = f"{path}:5 [_STORAGE]"
+    found = run_dm("resolve-config").stdout.splitlines()
+    assert [f"mine=x\\tuser\\nssh_command=y\\x1b[2K\t{origin}"] == [line for line in found if "mine" in line]
+    assert not [line for line in found if line.startswith("ssh_command=")]
+    assert f"mine=x\tuser\nssh_command=y\x1b[2K\t{origin}\0" == run_dm("resolve-config", "-z", "mine").stdout
+
+
 def test_read_manifest_is_json(run_dm: RunDm, project: Path) -> None:
     path = write_manifest(
         project,

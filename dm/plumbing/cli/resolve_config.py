@@ -9,6 +9,7 @@ import click
 from dm.errors import NotFound
 from dm.plumbing.cli.frame import Session, command, nul_option
 from dm.plumbing.cli.stores import open_places_here
+from dm.values import printable
 
 if TYPE_CHECKING:
     from dm.plumbing.records.places import Places
@@ -38,7 +39,9 @@ def COMMAND(session: Session, names: tuple[str, ...], explain: bool, nul: bool) 
 
     def format_line(row: dict[str, object]) -> str:
         mark = ("*\t" if row["wins"] else "-\t") if explain else ""
-        return f"{mark}{row['name']}={show_value(row['value'])}\t{row['origin']}"
+        setting, origin = f"{row['name']}={show_value(row['value'])}", str(row["origin"])
+        # A clone's values are data: one with a line end in it must not look like another setting.
+        return f"{mark}{setting}\t{origin}" if nul else f"{mark}{printable(setting)}\t{printable(origin)}"
 
     session.finish(
         [], draw=lambda _found: write_records(map(format_line, settings), nul=nul), fields={"settings": settings}
