@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -203,6 +204,27 @@ def find_known_copy(project: Project, dataset: Dataset) -> Candidate | None:
             return candidate
         if (copy.is_marked() or is_read_only(candidate)) and _is_known(project, dataset, candidate):
             return candidate
+    return None
+
+
+def find_lost_copy(project: Project, dataset: Dataset) -> Candidate | None:
+    """The place, the recorded one or its location, where a copy that is known as this dataset's was seen last; whether
+    anything lies there now is not asked. None when there is none, and for an unlocked one, which is its user's.
+    """
+    location = project.locate(dataset)
+    record = project.state.datasets.get(dataset.key.text)
+    candidates = [Candidate(project.copy_at(location), "location", recorded=False)]
+    if record is not None:
+        path = project.root / record.storage_path
+        if path == location.path:
+            candidates = [candidates[0]._replace(recorded=True)]
+        else:
+            with suppress(Refused):  # the state names a place where no copy ever is, like a store's own folder
+                candidates.insert(0, Candidate(project.copy_of_path(path), "state", recorded=True))
+    for candidate in candidates:
+        ref = candidate.copy.read_ref()
+        if ref is not None and ref.digest is not None and _is_known(project, dataset, candidate):
+            return None if candidate.copy.is_unlocked() else candidate
     return None
 
 

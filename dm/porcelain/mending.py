@@ -153,6 +153,28 @@ class Mender:
         self._aside.update(map(find_inode, mended.kept))
         return mended
 
+    def restore_copy(self, store: DiskStore, name: str, ref: Ref, expected: Digest) -> bool:
+        """Bring back a copy of ``store`` that is gone, whole and by one rename; False where something lies there again.
+
+        Raises `NotFound` when not all of it is in reach; then nothing is there.
+        """
+        copy = store.root / name
+        self.look_beside(store, name)
+        with self.repairing(store), store.lock_copy(copy):
+            if os.path.lexists(copy):
+                return False
+            self._ensure_object(store, expected, ref.size_bytes if ref.digest == expected else None, os.fsencode(name))
+            if expected.is_tree:
+                for path, entry in self.sound.list_entries(expected):
+                    if entry.mode == FOLDER_MODE:
+                        self._ensure_object(store, Digest.of_tree(entry.id))
+                    elif entry.mode == LINK_MODE:
+                        self._read_link(store, entry)
+                    else:
+                        self._ensure_object(store, Digest.of_blob(entry.id), entry.size, path)
+            store.publish_object(expected, copy, ref.source_id)
+        return True
+
     def mend_linked(self) -> list[Path]:
         """Mend what of other copies is a hard link to an object that was replaced so far; return these copies.
 

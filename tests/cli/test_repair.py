@@ -15,7 +15,7 @@ from dm.porcelain.verbs.verify import VerifyOptions, verify_store
 from dm.values import Digest, Outcome
 from tests.cli.test_verify import copy_of, fetched, overwrite, store_folder
 from tests.fixtures.archives import read_tree
-from tests.fixtures.commands import Ask, snapshot, store_root, write_manifest
+from tests.fixtures.commands import NO_RETRIES, Ask, StartDm, snapshot, store_root, wait_for, write_manifest
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
 
@@ -338,3 +338,98 @@ def test_a_folder_of_which_something_cannot_be_mended_is_as_complete_as_it_was(t
     mended = Mender([store]).mend_copy(store, "x", ref, published.digest)
     assert (1, ["b"]) == (mended.paths, [each.path for each in mended.left])
     assert ("complete", "a") == (store.state_of(store.root / "x"), (store.root / "x" / "a").read_text())
+
+
+def test_a_failure_that_something_else_mends_meanwhile_is_none(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, start_dm: StartDm
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    copy, store = copy_of(home, "a"), DiskStore(store_root(home))
+    overwrite(copy, b"X")
+    http_server.routes.pop("/a.bin")
+    shutil.rmtree(store.meta / "aliases")  # what the copy should be is known by its sha256 only
+    with store.lock_copy(copy):
+        process = start_dm("verify", "--repair", "a", env=NO_RETRIES)
+        assert process.stderr is not None
+        assert str(copy) in process.stderr.readline()  # it waits for who has the copy in hand
+        overwrite(copy, b"a")
+    status, stdout, stderr = wait_for(process)
+    assert (0, True) == (status, "something else mended it meanwhile" in stdout), (stdout, stderr)
+
+
+# What is gone -----------------------------------------------------------------------------------------------------
+
+
+def lose(copy: Path) -> None:
+    """Take a copy away, as a hand does: its ref stays, and the marker beside a file."""
+    copy.chmod(0o755)
+    shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
+
+
+def test_copies_that_are_gone_come_back_from_their_objects_without_a_request(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a", "b")
+    asked = http_server.count("/a.bin")
+    lose(copy_of(home, "a"))
+    assert ["missing", "clean"] == [each["state"] for each in ask("verify").outcomes]
+    planned = ask("verify", "--repair", "--dry-run").outcomes[0]
+    assert ("skipped", "would-mend") == (planned["status"], planned["code"])
+    assert not copy_of(home, "a").exists()
+    answer = ask("verify", "--repair")
+    assert (0, "mended") == (answer.status, answer.outcomes[0]["code"])
+    assert b"a" * 100 == copy_of(home, "a").read_bytes()
+    assert asked == http_server.count("/a.bin")
+    assert 0 == ask("verify", "--all").status
+    assert ["clean", "clean"] == [each["state"] for each in ask("status").outcomes]
+
+
+def test_a_folder_that_is_gone_comes_back_by_its_path_whole_or_not_at_all(
+    home: Home, tmp_path: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    folder = store_folder(home, run_dm, tmp_path)
+    good = read_tree(folder)
+    lose(folder)
+    assert 3 == ask("verify", folder).status
+    bad = DiskStore(store_root(home)).object_path(Digest.of_blob(blake3_of(b"content of sub/b")))
+    overwrite(bad, b"X")
+    answer = ask("verify", folder, "--repair")
+    assert (3, "missing") == (answer.status, answer.only["code"])
+    assert not folder.exists()
+    bad.unlink()
+    bad.write_bytes(b"content of sub/b")
+    answer = ask("verify", folder.parent, "--repair")
+    assert (0, "mended") == (answer.status, answer.only["code"])
+    assert good == read_tree(folder)
+    assert "complete" == DiskStore(store_root(home)).state_of(folder)
+
+
+def test_what_is_gone_and_was_never_here_or_is_of_another_content_is_not_brought_back(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    fetched(project, http_server, run_dm, "a", "b")
+    manifest = project / "datamanifest.toml"
+    text = manifest.read_text()
+    old = text.partition('checksum = "')[2].partition('"')[0]
+    manifest.write_text(text.replace(old, f"sha256:{'0' * 64}"))
+    lose(copy_of(home, "a"))
+    lose(copy_of(home, "b"))
+    assert 0 == ask("prune", "--gone", "--grace", "0").status
+    manifest.write_text(f'{manifest.read_text()}\n[c]\nuri = "{http_server.put("/c.bin", b"c")}"\n')
+    answer = ask("verify", "--repair")
+    assert (0, ["missing"] * 3) == (answer.status, [each["state"] for each in answer.outcomes])
+    assert not copy_of(home, "a").exists()
+    assert (3, "missing") == ((answer := ask("verify", "--repair", "a")).status, answer.only["code"])
+
+
+def test_a_whole_store_that_is_repaired_says_which_copies_are_gone_and_leaves_them_gone(
+    home: Home, tmp_path: Path, run_dm: RunDm, ask: Ask
+) -> None:
+    """Somebody may have wanted it so; what a project declares comes back with its project."""
+    folder = store_folder(home, run_dm, tmp_path)
+    lose(folder)
+    answer = ask("verify", store_root(home), "--repair")
+    [told] = [each for each in answer.outcomes if each.get("code") == "copy-missing"]
+    assert 0 == answer.status
+    assert f"dm verify --repair {folder}" in told["message"]
+    assert not folder.exists()

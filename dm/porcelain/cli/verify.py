@@ -59,8 +59,8 @@ def COMMAND(  # noqa: N802
     is named by <cachetype>[/<version>]/<digits of its hash>. A PATH in a store, or a store itself, is compared with
     what is known of it there: no manifest is needed, also not for a folder that was copied from elsewhere. What differs
     is named, file by file inside a folder: changed, lost, added, mode, type. What is not there is exit 3 when named,
-    skipped among all. Data is never changed, unless --repair is said: then each bad file gives way
-    to sound bytes from any store in reach, else from the source.
+    skipped among all. Data is never changed, unless --repair is said: then each bad file gives way to sound bytes from
+    any store in reach, else from the source, and a copy that was here and is gone comes back from sound bytes in reach.
     """
     from dm.porcelain.artifacts.catalogue import is_artifact_name
     from dm.porcelain.cli.render import draw_outcome, draw_summary
@@ -131,7 +131,9 @@ def _has_manifest(session: Session) -> bool:
 
 
 def _sort(session: Session, names: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """Words that name datasets, and those that are paths: a dataset's name comes first."""
+    """Words that name datasets, and those that are paths: a dataset's name comes first. A path may be of what is gone,
+    where a store knows that it was there.
+    """
     if not names:
         return [], []
     try:
@@ -144,12 +146,22 @@ def _sort(session: Session, names: Sequence[str]) -> tuple[list[str], list[Path]
         try:
             known = manifest is not None and manifest.find(name) is not None
         except NotFound as error:
-            known = error.code != "no-dataset" or not os.path.lexists(path)
-        if known or not os.path.lexists(path):
+            known = error.code != "no-dataset"
+        if known or not (os.path.lexists(path) or _was_seen(Path(os.path.normpath(path)))):
             datasets.append(name)
         else:
             paths.append(Path(os.path.normpath(path)))
     return datasets, paths
+
+
+def _was_seen(path: Path) -> bool:
+    from dm.porcelain.verbs.verify import find_copies
+
+    try:
+        find_copies(path)
+    except NotFound:
+        return False
+    return True
 
 
 def _verify_store(

@@ -19,7 +19,7 @@ from dm.porcelain.verifying.copies import find_copies, verify_copies
 from dm.porcelain.verifying.datasets import prepare_look
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at
 from dm.porcelain.verifying.reach import make_mender
-from dm.porcelain.verifying.repair import repair_dataset
+from dm.porcelain.verifying.repair import repair_dataset, restore_dataset
 from dm.porcelain.verifying.stores import verify_store
 from dm.values import Outcome, fail
 
@@ -96,14 +96,14 @@ def _repair(
     used = find_used_stores(project.places, project.manifest.datasets.values(), project.trust)
     homes = [root for root in map(find_store, chosen.spots) if root is not None and root not in used.foreign]
     mender = make_mender(project.places, used, project.open_store, *homes, progress=project.progress)
-    datasets = {dataset.name: dataset for dataset in chosen.datasets}
-    spots = {spot.folder: spot for spot in chosen.spots}
     dry_run = options.dry_run
     for index, outcome in enumerate(outcomes):
-        spot = spots.get(outcome.path)
-        if outcome.exit_status == 4 and spot is not None:
-            outcomes[index] = repair_artifact(project, mender, spot, outcome, dry_run=dry_run)
-        elif outcome.exit_status == 4:
-            dataset = datasets[outcome.name]
+        dataset = chosen.datasets[index] if index < len(chosen.datasets) else None
+        if dataset is not None and "missing" in (outcome.state, outcome.code):
+            outcomes[index] = restore_dataset(project, mender, dataset, outcome, named=named, dry_run=dry_run)
+        elif dataset is not None and outcome.exit_status == 4:
             outcomes[index] = repair_dataset(project, mender, dataset, outcome, named=named, dry_run=dry_run)
+        elif outcome.exit_status == 4:
+            spot = chosen.spots[index - len(chosen.datasets)]
+            outcomes[index] = repair_artifact(project, mender, spot, outcome, dry_run=dry_run)
         tell(outcomes[index])

@@ -14,7 +14,7 @@ from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.refs import Ref
 from dm.porcelain.broken_paths import Inode, is_artifact
 from dm.porcelain.building import build_copy
-from dm.porcelain.find import choose_copy, is_read_only
+from dm.porcelain.find import Candidate, choose_copy, find_lost_copy, is_read_only
 from dm.porcelain.integrity import find_contract, judge, name_ways_out_of_edit
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.mending import Mended, Mender
@@ -22,7 +22,10 @@ from dm.porcelain.planning import plan_copy
 from dm.porcelain.publish import publish
 from dm.porcelain.staging import Staged, find_staging
 from dm.porcelain.verifying.reach import find_copies_of
-from dm.values import Difference, Digest, Outcome
+from dm.values import Difference, Digest, Outcome, fail, quote_word
+
+#: What is told of a copy that was gone.
+_RESTORED = "it was gone, and is back from sound copies"
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
@@ -37,17 +40,11 @@ def repair_dataset(
     """Mend one dataset's copy that failed, or say why it is left alone."""
     chosen = choose_copy(project, dataset, weigh_bytes=False)
     if chosen is None:
-        return outcome
+        return restore_dataset(project, mender, dataset, outcome, named=named, dry_run=dry_run)
     copy = chosen.candidate.copy
-    contract = find_contract(dataset)
-    if not named and (contract is None or copy.user_managed):
-        told = "it is yours" if copy.user_managed else "it has no contract"
-        return outcome._replace(hint=f"{told} and is mended only by name: dm verify --repair {outcome.name}")
-    if copy.is_unlocked():
-        return outcome._replace(hint=name_ways_out_of_edit(dataset))
-    if is_read_only(chosen.candidate) or project.find_distrust(dataset, copy):
-        return outcome._replace(hint="it lies where dm may not write")
-    mended = None
+    reason = _find_reason_to_leave(project, dataset, chosen.candidate, named=named)
+    if reason is not None:
+        return outcome._replace(hint=reason)
     try:
         expected = _find_expected(project, dataset, copy, copy.read_ref())
         if expected is not None and expected != outcome.digest:
@@ -55,16 +52,78 @@ def repair_dataset(
             if dry_run:
                 return _plan_dataset(mender, dataset, copy, outcome, expected)
             mended = _mend_dataset(project, mender, dataset, copy, expected)
+            if mended is not None and not mended.left:
+                standing = judge(project, dataset, copy, quick=True)
+                if standing.meets_contract is not False:
+                    linked = mender.mend_linked()
+                    return tell_mended(outcome, copy.path, standing.measured.digest, mended, linked=linked)
         elif dry_run:
             return tell_planned(outcome, _tell_source(dataset))
+        repaired = _fetch_anew(project, dataset, outcome)
+        return _look_again(project, dataset, copy, repaired) if repaired.failed else repaired
     except DmError as error:
         return tell_fault(outcome, error)
-    if mended is not None and not mended.left:
-        standing = judge(project, dataset, copy, quick=True)
-        if standing.meets_contract is not False:
-            linked = mender.mend_linked()
-            return tell_mended(outcome, copy.path, standing.measured.digest, mended, linked=linked)
-    return _fetch_anew(project, dataset, outcome)
+
+
+def restore_dataset(
+    project: Project, mender: Mender, dataset: Dataset, outcome: Outcome, *, named: bool, dry_run: bool = False
+) -> Outcome:
+    """Bring back a dataset's copy that was seen at its place and is gone, from sound bytes in reach. Nothing is fetched
+    for it: without them it is missing as it was, and so is what was never here.
+    """
+    try:
+        lost = find_lost_copy(project, dataset)
+        if lost is None:
+            return outcome
+        reason = _find_reason_to_leave(project, dataset, lost, named=named)
+        if reason is not None:
+            return outcome._replace(hint=reason)
+        copy, ref = lost.copy, lost.copy.read_ref() or Ref()
+        expected = _find_expected(project, dataset, copy, ref)
+        if expected is None:
+            return outcome
+        _look_elsewhere(project, mender, dataset, copy, expected)
+        if dry_run:
+            planned = plan_copy(mender.sound, copy.path, ref, expected, store=copy.store)
+            return outcome if planned.left else tell_planned(outcome, str(planned))
+        restored = not copy.exists()
+        if copy.store is not None:
+            restored = mender.restore_copy(copy.store, copy.store.ref_name(copy.path), ref, expected)
+        elif restored:
+            _mend_alone(project, mender, dataset, copy, expected, aside=None)
+        again = _look_again(project, dataset, copy, outcome)
+    except NotFound:
+        return outcome
+    except DmError as error:
+        return fail(outcome.name, error)
+    return again._replace(message=_RESTORED) if restored and again.code == "mended" else again
+
+
+def _find_reason_to_leave(project: Project, dataset: Dataset, candidate: Candidate, *, named: bool) -> str | None:
+    """Why a copy is not mended, as a hint; None where it may be."""
+    copy = candidate.copy
+    if not named and (copy.user_managed or find_contract(dataset) is None):
+        told = "it is yours" if copy.user_managed else "it has no contract"
+        return f"{told} and is mended only by name: dm verify --repair {quote_word(dataset.name)}"
+    if copy.is_unlocked():
+        return name_ways_out_of_edit(dataset)
+    if is_read_only(candidate) or project.find_distrust(dataset, copy):
+        return "it lies where dm may not write"
+    return None
+
+
+def _look_again(project: Project, dataset: Dataset, copy: Copy, outcome: Outcome) -> Outcome:
+    """A failure stands only when it is still one once nobody works on the copy: a fetch or another repair beside this
+    one may have had it in hand.
+    """
+    with project.lock_copy(copy):
+        if not copy.exists():
+            return outcome
+        standing = judge(project, dataset, copy, quick=False)
+    right = standing.as_last_seen if standing.meets_contract is None else standing.meets_contract
+    if not right or not copy.is_marked():
+        return outcome
+    return tell_mended(outcome, copy.path, standing.measured.digest, Mended(0, (), ()))
 
 
 def _mend_dataset(
@@ -75,7 +134,7 @@ def _mend_dataset(
         if copy.store is not None:
             ref = copy.read_ref() or Ref()
             return mender.mend_copy(copy.store, copy.store.ref_name(copy.path), ref, expected)
-        return _mend_alone(project, mender, dataset, copy, expected)
+        return _mend_alone(project, mender, dataset, copy, expected, aside="and was not what it should be")
     except NotFound:
         return None
 
@@ -140,8 +199,12 @@ def _find_noted(project: Project, expected: Digest) -> Iterator[Path]:
             yield path
 
 
-def _mend_alone(project: Project, mender: Mender, dataset: Dataset, copy: Copy, expected: Digest) -> Mended:
-    """A copy in no store is made anew as a whole and takes the place of the bad one. Raises `NotFound`."""
+def _mend_alone(
+    project: Project, mender: Mender, dataset: Dataset, copy: Copy, expected: Digest, *, aside: str | None
+) -> Mended:
+    """A copy in no store is made anew as a whole; with ``aside``, a reason, it takes the place of the bad one. Raises
+    `NotFound`.
+    """
     ref = copy.read_ref()
     size_bytes = ref.size_bytes if ref is not None and ref.digest == expected else None
     if expected.is_tree:
@@ -154,7 +217,7 @@ def _mend_alone(project: Project, mender: Mender, dataset: Dataset, copy: Copy, 
             build_copy(mender.sound, expected, entry, size_bytes=size_bytes, name=os.fsencode(copy.path.name))
             tree = measure_copy(entry) if expected.is_tree else None
             staged = Staged(entry, staging, None if expected.is_tree else expected, tree=tree)
-            [result] = publish(project, [(dataset, copy, staged)], aside="and was not what it should be")
+            [result] = publish(project, [(dataset, copy, staged)], aside=aside)
         finally:
             remove_tree(staging.own_folder)
     if isinstance(result, DmError):
@@ -202,6 +265,11 @@ def repair_copy(
             return outcome
         if dry_run:
             return _plan_repair(mender, store, outcome, ref, inodes)
+        if outcome.exit_status == 3:
+            if not mender.restore_copy(store, outcome.name, ref, ref.digest):
+                return outcome  # something has come to lie there
+            told = tell_mended(outcome, store.root / outcome.name, ref.digest, Mended(0, (), ()))
+            return told._replace(message=_RESTORED, size_bytes=ref.size_bytes)
         keep = is_artifact(outcome.name)
         mended = mender.mend_copy(store, outcome.name, ref, ref.digest, inodes=inodes, keep_siblings=keep)
     except DmError as error:
@@ -219,7 +287,7 @@ def _plan_repair(
     mender.look_beside(store, outcome.name)
     copy, keep = store.root / outcome.name, is_artifact(outcome.name)
     planned = plan_copy(mender.sound, copy, ref, ref.digest, store=store, inodes=inodes, keep_siblings=keep)
-    if planned.left and not planned.steps:
+    if planned.left and (not planned.steps or outcome.exit_status == 3):
         return _tell_left(outcome, planned.left, inodes)
     return tell_planned(outcome, str(planned))
 

@@ -20,7 +20,7 @@ from dm.porcelain.verifying.objects import read_objects, record_round, tell_roun
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore
 from dm.porcelain.verifying.repair import tell_planned
 from dm.progress import SILENT, Progress
-from dm.values import Digest, Outcome
+from dm.values import Digest, Outcome, quote_word
 
 #: Findings that say that not every object is sound.
 _UNSOUND = DAMAGE | {"object-unreadable"}
@@ -192,13 +192,16 @@ def _mend_object(mender: Mender, store: DiskStore, finding: Finding, digest: Dig
 
 
 def _describe(finding: Finding) -> Outcome:
-    copies = f"; it is needed by {', '.join(finding.copies[:5])}" if finding.digest and finding.copies else ""
+    also = f"; it is needed by {', '.join(finding.copies[:5])}" if finding.kind in DAMAGE and finding.copies else ""
     if len(finding.copies) > 5:
-        copies += f" and {len(finding.copies) - 5} more"
+        also += f" and {len(finding.copies) - 5} more"
+    if finding.kind == "copy-missing":
+        path = quote_word(os.fspath(finding.path))
+        also = f"; dm verify --repair {path} brings it back, dm prune --gone forgets it"
     name = str(finding.digest) if finding.kind.startswith("object-") and finding.digest else os.fspath(finding.path)
     outcome = Outcome(
         name, "skipped", path=finding.path, digest=finding.digest, code=finding.kind,
-        message=f"{finding.message}{copies}",
+        message=f"{finding.message}{also}",
     )  # fmt: skip
     if finding.kind in DAMAGE:
         hint = "dm verify --all --repair mends it from any good copy"
