@@ -22,7 +22,7 @@ from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import put_marker, refuse_foreign_marker
 from dm.plumbing.store.placing import Placer, is_on_store_device
 from dm.plumbing.store.publication import Published
-from dm.plumbing.store.quarantine import set_aside
+from dm.plumbing.store.quarantine import put_in_place_of
 from dm.plumbing.store.ref_files import RefFiles, stage_ref
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.unlocked import forget_unlocked
@@ -66,8 +66,10 @@ class Delivery:
             built = self._checkout.build(plan, os.fspath(staged), modes=usual, strict=modes is not None)
             kept = None
             if occupied and aside is not None:
-                kept = set_aside(self._layout, destination, aside)
-            if not place(staged, destination):
+                kept, is_placed = put_in_place_of(self._layout, destination, staged, aside)
+            else:
+                is_placed = place(staged, destination)
+            if not is_placed:
                 raise _occupied(destination)
         return built, kept
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from dm.environment import format_time, read_clock_ns
 from dm.errors import NotFound
+from dm.plumbing.fs.exchange import exchange
 from dm.plumbing.fs.machine import display_path, machine_errors
-from dm.plumbing.fs.publish import ensure_folder, remove_tree, write_file
+from dm.plumbing.fs.publish import ensure_folder, place, remove_tree, write_file
 from dm.plumbing.store.copying import copy_privately
 from dm.plumbing.store.layout import Layout
 from dm.plumbing.store.markers import marker_path
@@ -27,20 +28,53 @@ def set_aside(layout: Layout, path: Path, note: str) -> Path:
     `MachineFailed` for faults of the machine.
     """
     with machine_errors("set aside", path):
-        try:
-            status = os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise NotFound(f"nothing lies at '{display_path(path)}'", code="no-path") from None
-        layout.prepare()
-        folder = _make_folder(layout)
-        lines = f"{display_path(path)}\n{format_time(read_clock_ns())}\n{note}\n"
-        write_file(folder / NOTE_NAME, lines.encode("utf-8", "backslashreplace"), durable=False)
-        target = folder / path.name
-        is_folder = stat.S_ISDIR(status.st_mode)
-        if not is_folder:
-            _move_marker(Path(marker_path(path, is_folder=False)), folder)
+        target = _prepare(layout, path, note)
         _move(path, target)
     return target
+
+
+def put_in_place_of(layout: Layout, path: Path, staged: Path, note: str) -> tuple[Path, bool]:
+    """As `set_aside`, and ``staged`` takes the place of what lies there: at one moment where the file system can do
+    that, else right after. Returns where the old is kept, and False where something appeared at the place in between:
+    then ``staged`` is where it was.
+    """
+    with machine_errors("set aside", path):
+        target = _prepare(layout, path, note)
+        if _exchange(path, staged, target):
+            return target, True
+        _move(path, target)
+        return target, place(staged, path)
+
+
+def _prepare(layout: Layout, path: Path, note: str) -> Path:
+    """A folder in the quarantine with the note and the marker of what lies at ``path``; where that itself goes."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"nothing lies at '{display_path(path)}'", code="no-path") from None
+    layout.prepare()
+    folder = _make_folder(layout)
+    lines = f"{display_path(path)}\n{format_time(read_clock_ns())}\n{note}\n"
+    write_file(folder / NOTE_NAME, lines.encode("utf-8", "backslashreplace"), durable=False)
+    if not stat.S_ISDIR(status.st_mode):
+        _move_marker(Path(marker_path(path, is_folder=False)), folder)
+    return folder / path.name
+
+
+def _exchange(path: Path, staged: Path, target: Path) -> bool:
+    """The new goes to ``target`` and changes places with the old from there: wherever a kill comes, the old bytes are
+    at ``path`` or kept, and ``path`` is never empty. False where that cannot be done; then nothing was.
+    """
+    if os.lstat(staged).st_dev != os.lstat(target.parent).st_dev:
+        return False
+    os.rename(staged, target)
+    exchanged = False
+    try:
+        exchanged = exchange(target, path)
+    finally:
+        if not exchanged:
+            os.rename(target, staged)
+    return exchanged
 
 
 def _make_folder(layout: Layout) -> Path:

@@ -17,7 +17,7 @@ from dm.plumbing.store.publication import Publication
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.statcache import StatCache
 from dm.values import Digest
-from tests.fixtures.machine import MakeImage
+from tests.fixtures.machine import MakeImage, MakeTmpfs
 
 HELLO = Digest.of_blob(blake3_of(b"hello\n"))
 
@@ -340,6 +340,29 @@ def test_nothing_cannot_be_put_aside(store: DiskStore) -> None:
         store.quarantine(store.root / "a", "why")
     assert caught.value.message == f"nothing lies at '{store.root / 'a'}'"
     assert list(store.root.iterdir()) == []
+
+
+@pytest.mark.needs_root
+def test_what_is_replaced_by_an_object_is_there_at_every_moment(
+    small_tmpfs: MakeTmpfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two renames a kill would find the old bytes, or the new ones."""
+    store = DiskStore(small_tmpfs(1 << 20), options=StoreOptions(link=("hardlink",)))
+    store.put_blob(b"hello\n")
+    copy = store.root / "a"
+    copy.write_bytes(b"bad")
+    rename, seen = os.rename, []
+
+    def look(source: Path | str, target: Path | str) -> None:
+        rename(source, target)
+        seen.append(copy.read_bytes())
+
+    monkeypatch.setattr(os, "rename", look)
+    kept = store.replace(HELLO, copy, "it was bad")
+    assert {b"bad"} == set(seen)
+    assert kept is not None
+    assert (b"bad", b"hello\n") == (kept.read_bytes(), copy.read_bytes())
+    assert [] == [path for path in (store.meta / "partial").iterdir() if any(path.iterdir())]
 
 
 # Locks and staging
