@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -49,6 +50,11 @@ def _counts(folder: Path, at_least: int, *, below: str) -> Iterator[bool]:
             for path, _, names in os.walk(folder):
                 found += len(names) if below in path else 0
         yield found >= at_least
+
+
+def _find_largest(folder: Path) -> int:
+    """The bytes of the largest file below a folder."""
+    return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
 
 
 @pytest.mark.parametrize("moment", ["unpacking", "storing", "published"])
@@ -98,7 +104,9 @@ def test_a_download_killed_at_40_percent_asks_for_the_rest_only(
     before = path.read_bytes()
     process = start_dm("fetch")
     assert http_server.routes["/data.bin"].paused.wait(60)
-    time.sleep(0.5)  # what the server sent is on its way through the sockets
+    partial = store_root(home) / ".dm" / "partial"
+    # What the server sent is on its way through the sockets.
+    _wait_until(process, (_find_largest(partial) > 8_000_000 for _ in itertools.count()))
     kill(process)
     http_server.routes["/data.bin"].go.set()
     copy = default_copy(home, "127.0.0.1/data.bin")

@@ -19,7 +19,7 @@ from dm.plumbing.store.refs import Ref
 from dm.porcelain.verbs.verify import verify_store
 from dm.values import Digest
 from tests.cli.test_machine import fill
-from tests.fixtures.commands import Ask, StartDm, default_copy, kill, store_root, wait_for, write_manifest
+from tests.fixtures.commands import Ask, StartDm, default_copy, kill_when, store_root, wait_for, write_manifest
 from tests.fixtures.homes import Home
 from tests.fixtures.machine import MakeTmpfs
 from tests.fixtures.servers import HttpServer
@@ -51,18 +51,19 @@ def spoil(store: DiskStore, path: Path, data: bytes, bad: bytes) -> None:
     os.link(place, path)
 
 
-def run_and_kill(start: Callable[[], subprocess.Popen[str]], rng: random.Random, whole_s: float) -> None:
-    """Start a command and kill it at a random moment of the time that it takes."""
-    process = start()
-    time.sleep(rng.uniform(0.1, 1.0) * whole_s)
-    kill(process)
+def kill_at(process: subprocess.Popen[str], folder: Path, pattern: str, changes: int) -> bool:
+    """Kill a command in the middle of its work: after so many changes of how many paths match below a folder."""
+
+    def count() -> int:
+        return sum(1 for _ in folder.glob(pattern))
+
+    before = count()
+    return kill_when(process, lambda: abs(count() - before) >= changes)
 
 
-def time_one(start: Callable[[], subprocess.Popen[str]]) -> float:
-    begun_s = time.monotonic()
+def run(start: Callable[[], subprocess.Popen[str]]) -> None:
     status, stdout, stderr = wait_for(start())
     assert 0 == status, (stdout, stderr)
-    return time.monotonic() - begun_s
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -110,11 +111,10 @@ def test_a_kill_in_a_repair_loses_nothing_and_the_next_one_completes(
     def start() -> subprocess.Popen[str]:
         return start_dm("verify", "--repair", "--all" if everything else folder)
 
-    damage(-1)
-    whole_s = time_one(start)
+    killed = 0
     for round in range(KILLS):
         bad = damage(round)
-        run_and_kill(start, rng, whole_s)
+        killed += kill_at(start(), root / ".dm", "quarantine/*", rng.randrange(1, len(bad)))
         kept = {path.read_bytes() for path in (root / ".dm" / "quarantine").rglob("*") if path.is_file()}
         found = read_files(folder)
         for path, data in model.items():
@@ -131,6 +131,7 @@ def test_a_kill_in_a_repair_loses_nothing_and_the_next_one_completes(
             assert 0 == wait_for(start())[0]  # it was marked last of all
         assert "complete" == store.state_of(folder)
         assert [] == list_leftovers(root)
+    assert killed, "no kill came in the middle of a repair"
     assert [] == failures(store)
 
 
@@ -158,18 +159,18 @@ def test_a_kill_in_a_dedup_changes_no_byte_and_the_next_one_completes(
     def start() -> subprocess.Popen[str]:
         return start_dm("dedup")
 
-    add(-1)
-    whole_s = time_one(start)
+    killed = 0
     for round in range(KILLS):
         add(round)
-        run_and_kill(start, rng, whole_s)
+        killed += kill_at(start(), root / ".dm", "objects/*/*", rng.randrange(1, 10))
         check()
         status, stdout, stderr = wait_for(start())
         assert 0 == status, (stdout, stderr)
         check()
         assert [] == list_leftovers(root)
+    assert killed, "no kill came in the middle of a dedup"
     assert [] == ask("dedup").outcomes
-    assert 10 * (KILLS + 1) == len({path.stat().st_ino for path in (root / "datasets").glob("*.bin")})
+    assert 10 * KILLS == len({path.stat().st_ino for path in (root / "datasets").glob("*.bin")})
     assert [] == failures(make_store(root))
 
 
@@ -194,15 +195,15 @@ def test_a_kill_in_a_prune_removes_nothing_that_is_reached_and_the_next_one_comp
     def start() -> subprocess.Popen[str]:
         return start_dm("prune", "--grace", "0")
 
-    add(-1)
-    whole_s = time_one(start)
+    killed = 0
     for round in range(KILLS):
         add(round)
-        run_and_kill(start, rng, whole_s)
+        killed += kill_at(start(), root / ".dm", "objects/*/*", rng.randrange(1, 150))
         assert reached <= {digest for digest, _ in store.list_objects()}
         status, stdout, stderr = wait_for(start())
         assert 0 == status, (stdout, stderr)
         assert reached == {digest for digest, _ in store.list_objects()}
+    assert killed, "no kill came in the middle of a prune"
     assert model == read_files(root / "datasets" / "set")
     assert [] == failures(store)
 

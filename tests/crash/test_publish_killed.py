@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.publication import Publication
 from dm.values import Digest
+from tests.fixtures.commands import kill_when
 from tests.fixtures.homes import CHECKOUT
 
 _FILES = 120
@@ -49,8 +48,10 @@ print("done", flush=True)
 """.replace("FILES", str(_FILES))
 
 
-def publish_and_kill(root: Path, version: str, link: str, *, after_s: float | None) -> bool:
-    """Publish in a process of its own, killed so long after it began; whether it was done all the same."""
+def publish_and_kill(root: Path, version: str, link: str, chance: random.Random | None) -> bool:
+    """Publish in a process of its own, with a ``chance`` killed at some moment of it: while files are staged, or when
+    names appear. Whether it was killed; else it was done.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, str(root), version, link],
         stdout=subprocess.PIPE,
@@ -58,14 +59,21 @@ def publish_and_kill(root: Path, version: str, link: str, *, after_s: float | No
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
     assert process.stdout is not None
+    before = count(root, "objects/*/*")
     assert process.stdout.readline() == "begin\n"
-    if after_s is not None:
-        time.sleep(after_s)
-        process.send_signal(signal.SIGKILL)
-    rest = process.stdout.read()
-    process.stdout.close()
-    process.wait()
-    return rest == "done\n"
+    if chance is None:
+        assert ("done\n", None) == process.communicate()
+        return False
+    if chance.random() < 0.5:
+        staged = chance.randrange(1, _FILES // 3)
+        return kill_when(process, lambda: count(root, "partial/work-*/*") >= staged)
+    placed = before + chance.randrange(1, _FILES)
+    return kill_when(process, lambda: count(root, "objects/*/*") >= placed)
+
+
+def count(root: Path, pattern: str) -> int:
+    """How many paths of a store's own match."""
+    return sum(1 for _ in (root / ".dm").glob(pattern))
 
 
 def list_copies(root: Path) -> Iterator[Path]:
@@ -95,17 +103,14 @@ def check(root: Path) -> None:
 @pytest.mark.parametrize("link", ["hardlink", "copy"])
 def test_a_kill_at_any_moment_leaves_whole_copies_or_none(tmp_path: Path, link: str) -> None:
     root = tmp_path / "root"
-    assert publish_and_kill(root, "0", link, after_s=None)
-    began = time.monotonic()
-    assert publish_and_kill(root, "00", link, after_s=None)
-    span_s = time.monotonic() - began
+    assert not publish_and_kill(root, "0", link, None)
     chance = random.Random(link)
-    done = 0
+    killed = 0
     for number in range(1, _ROUNDS + 1):
-        done += publish_and_kill(root, str(number), link, after_s=chance.uniform(0, span_s / 2))
+        killed += publish_and_kill(root, str(number), link, chance)
         check(root)
-    assert done < _ROUNDS, "no run was killed"
-    assert publish_and_kill(root, "last", link, after_s=None)
+    assert killed, "no run was killed"
+    assert not publish_and_kill(root, "last", link, None)
     check(root)
     store = DiskStore(root)
     assert {store.state_of(copy) for copy in list_copies(root)} == {"complete"}
@@ -119,10 +124,12 @@ def test_what_a_killed_run_left_is_used_and_never_changed_by_the_next(tmp_path: 
     root = tmp_path / "root"
     store = DiskStore(root, options=StoreOptions(link=("hardlink",), durable=False))
     chance = random.Random(7)
+    killed = 0
     for number in range(_ROUNDS):
-        publish_and_kill(root, str(number), "hardlink", after_s=chance.uniform(0, 0.15))
+        killed += publish_and_kill(root, str(number), "hardlink", chance)
         for path in store.partial_folder("everything").rglob("*"):
             assert path.is_dir() or path.stat().st_nlink == 1, path
+    assert killed, "no run was killed"
     copy = root / "datasets/again"
     staged = store.partial_folder("again") / "data"
     staged.write_bytes(b"whole")

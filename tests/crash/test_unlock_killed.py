@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tarfile
-import time
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.commands import Ask, StartDm, default_copy, kill, list_litter, store_root, write_manifest
+from tests.fixtures.commands import Ask, StartDm, default_copy, kill_when, list_litter, store_root, write_manifest
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
 
@@ -34,12 +31,6 @@ def _assert_whole(copy: Path) -> None:
     assert FILES == len(_list_files(copy))
     for number in range(FILES):
         assert b"%d\n" % number == (copy / f"{number}.txt").read_bytes()
-
-
-def _kill_when(process: subprocess.Popen[str], is_time: Callable[[], bool]) -> None:
-    while process.poll() is None and not is_time():
-        time.sleep(0.001)
-    kill(process)
 
 
 def _count_writable(copy: Path) -> int:
@@ -79,7 +70,7 @@ def test_a_killed_unlock_leaves_a_whole_private_copy_or_none(
         "noted": lambda: (meta / "unlocked").is_dir(),
         "there": own.exists,
     }
-    _kill_when(start_dm("unlock", "many"), times[moment])
+    kill_when(start_dm("unlock", "many"), times[moment])
     assert {name: each.st_mode for name, each in before.items()} == {
         name: each.st_mode for name, each in _list_files(shared).items()
     }
@@ -103,7 +94,7 @@ def test_a_killed_unlock_in_place_leaves_every_file_right(
     _declare(project, http_server, source, 'storage_path = "data/$key"\n')
     assert 0 == ask("fetch").status
     copy = project / "data" / "127.0.0.1" / "many"
-    _kill_when(start_dm("unlock", "many"), lambda: _count_writable(copy) > FILES * share)
+    kill_when(start_dm("unlock", "many"), lambda: _count_writable(copy) > FILES * share)
     _assert_whole(copy)
     assert 0 == run_dm("verify").returncode
     assert 0 == ask("unlock", "many").status
@@ -133,7 +124,7 @@ def test_a_killed_lock_leaves_whole_copies_and_the_next_one_ends_it(
         (shared / ".complete").unlink()
         shared.rename(project.parent / "away")
     is_late = (lambda: not own.exists()) if shared_is_there else (lambda: _count_writable(own) < FILES // 2)
-    _kill_when(start_dm("lock", "many"), is_late)
+    kill_when(start_dm("lock", "many"), is_late)
     if own.exists():
         _assert_whole(own)
     assert 0 == run_dm("verify").returncode
