@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_machine import fill
 from tests.fixtures.archives import read_tree
 from tests.fixtures.commands import Ask, default_copy, snapshot, write_manifest
 from tests.fixtures.homes import Home, RunDm
@@ -131,3 +132,23 @@ def test_a_copy_in_a_store_that_cannot_be_written_to_is_pinned(
 
     assert (0, ["ok", "ok"]) == (answer.status, [each["status"] for each in answer.outcomes]), answer.stderr
     assert ["clean", "clean"] == [each["state"] for each in ask("status", env=environment).outcomes]
+
+
+@pytest.mark.needs_root
+def test_on_a_full_disk_it_says_what_was_pinned_all_the_same(
+    project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask, small_tmpfs: MakeTmpfs
+) -> None:
+    disk = small_tmpfs(1 << 20)
+    variables = {"DATAMANIFEST_DATA_DIR": str(disk / "store")}
+    uri = http_server.put("/sst.bin", b"first")
+    write_manifest(project, f'[sst]\nuri = "{uri}"\n')
+    assert 0 == run_dm("fetch", env=variables).returncode
+    edit(disk / "store" / "datasets" / "127.0.0.1" / "sst.bin", b"second")
+    ballast = fill(disk, leave_bytes=0)
+    answer = ask("pin", "sst", env=variables)
+    new = f"sha256:{hashlib.sha256(b'second').hexdigest()}"
+    assert (8, new) == (answer.status, entry(project, "sst")["checksum"])
+    assert f"'sst' is pinned as {new}" in answer.only["message"]
+    assert "disk full" in answer.only["message"]
+    ballast.unlink()
+    assert 0 == run_dm("verify", env=variables).returncode

@@ -38,7 +38,7 @@ def test_a_file_is_mended_from_its_object_without_a_request(
     asked = http_server.count("/a.bin")
     break_link(copy_of(home, "a"), b"wrong")
     answer = ask("verify", "--repair")
-    assert (0, "mended") == (answer.status, answer.outcomes[0]["code"])
+    assert (0, "mended", 100) == (answer.status, answer.outcomes[0]["code"], answer.outcomes[0]["bytes"])
     assert b"a" * 100 == copy_of(home, "a").read_bytes()
     assert asked == http_server.count("/a.bin")
     assert b"wrong" in quarantine(home)

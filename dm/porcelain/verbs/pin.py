@@ -138,7 +138,9 @@ def _record(
     except DmError as error:
         if error.code in ("permission", "read-only"):
             return outcome  # somebody else's store: the contract vouches for the copy
-        return fail(dataset.name, error)
+        told = f"'{dataset.name}' is {outcome.message or 'pinned already'}; what was seen of its copy is not noted"
+        failed = fail(dataset.name, error)
+        return failed._replace(path=outcome.path, digest=outcome.digest, message=f"{told}: {error.message}")
     return outcome
 
 

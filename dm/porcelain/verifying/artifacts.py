@@ -100,7 +100,8 @@ def repair_artifact(project: Project, mender: Mender, spot: Spot, outcome: Outco
         return tell_fault(outcome, error)
     if mended.left:
         return outcome._replace(differences=mended.left, hint=_COMPUTED_AGAIN)
-    return tell_mended(outcome, folder, ref.digest, mended, linked=mender.mend_linked())
+    linked = mender.mend_linked()
+    return tell_mended(outcome, folder, ref.digest, mended, size_bytes=ref.size_bytes, linked=linked)
 
 
 def _find_ref(project: Project, spot: Spot) -> tuple[DiskStore, Ref] | None:

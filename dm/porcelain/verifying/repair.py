@@ -55,8 +55,10 @@ def repair_dataset(
             if mended is not None and not mended.left:
                 standing = judge(project, dataset, copy, quick=True)
                 if standing.meets_contract is not False:
-                    linked = mender.mend_linked()
-                    return tell_mended(outcome, copy.path, standing.measured.digest, mended, linked=linked)
+                    linked, measured = mender.mend_linked(), standing.measured
+                    return tell_mended(
+                        outcome, copy.path, measured.digest, mended, size_bytes=measured.size_bytes, linked=linked
+                    )
         elif dry_run:
             return tell_planned(outcome, _tell_source(dataset))
         repaired = _fetch_anew(project, dataset, outcome)
@@ -123,7 +125,8 @@ def _look_again(project: Project, dataset: Dataset, copy: Copy, outcome: Outcome
     right = standing.as_last_seen if standing.meets_contract is None else standing.meets_contract
     if not right or not copy.is_marked():
         return outcome
-    return tell_mended(outcome, copy.path, standing.measured.digest, Mended(0, (), ()))
+    measured = standing.measured
+    return tell_mended(outcome, copy.path, measured.digest, Mended(0, (), ()), size_bytes=measured.size_bytes)
 
 
 def _mend_dataset(
@@ -226,7 +229,13 @@ def _mend_alone(
 
 
 def tell_mended(
-    outcome: Outcome, path: Path, digest: Digest, mended: Mended, *, linked: Sequence[Path] = ()
+    outcome: Outcome,
+    path: Path,
+    digest: Digest,
+    mended: Mended,
+    *,
+    size_bytes: int | None,
+    linked: Sequence[Path] = (),
 ) -> Outcome:
     """A failure that was mended; ``linked`` are other copies that shared its bad bytes and were mended with it."""
     kept = f"; the bad bytes are kept in '{mended.kept[0].parent}'" if mended.kept else ""
@@ -235,8 +244,8 @@ def tell_mended(
     paths = "1 path" if mended.paths == 1 else f"{mended.paths} paths"
     told = f"mended {paths} from sound copies" if mended.paths else "sound again: something else mended it meanwhile"
     return outcome._replace(
-        status="ok", state="clean", path=path, digest=digest, code="mended", exit_status=0, hint=None,
-        message=f"{told}{also}{kept}",
+        status="ok", state="clean", path=path, digest=digest, size_bytes=size_bytes, code="mended", exit_status=0,
+        hint=None, message=f"{told}{also}{kept}",
     )  # fmt: skip
 
 
@@ -268,8 +277,9 @@ def repair_copy(
         if outcome.exit_status == 3:
             if not mender.restore_copy(store, outcome.name, ref, ref.digest):
                 return outcome  # something has come to lie there
-            told = tell_mended(outcome, store.root / outcome.name, ref.digest, Mended(0, (), ()))
-            return told._replace(message=_RESTORED, size_bytes=ref.size_bytes)
+            path, nothing = store.root / outcome.name, Mended(0, (), ())
+            told = tell_mended(outcome, path, ref.digest, nothing, size_bytes=ref.size_bytes)
+            return told._replace(message=_RESTORED)
         keep = is_artifact(outcome.name)
         mended = mender.mend_copy(store, outcome.name, ref, ref.digest, inodes=inodes, keep_siblings=keep)
     except DmError as error:
@@ -277,7 +287,8 @@ def repair_copy(
     if mended.left:
         return _tell_left(outcome, mended.left, inodes)
     linked = mender.mend_linked() if inodes is None else []
-    return tell_mended(outcome, store.root / outcome.name, ref.digest, mended, linked=linked)
+    path = store.root / outcome.name
+    return tell_mended(outcome, path, ref.digest, mended, size_bytes=ref.size_bytes, linked=linked)
 
 
 def _plan_repair(
