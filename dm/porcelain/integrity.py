@@ -86,6 +86,17 @@ def judge(
     return standing
 
 
+def is_as_measured(project: Project, copy: Copy, measured: Measured) -> bool:
+    """Whether a copy is still what was measured, by its stat data where these vouch for it. For who holds its lock
+    since: it may have been replaced, or removed, before.
+    """
+    if not copy.exists():
+        return False
+    root = None if copy.store is None else copy.store.root
+    now = measure_copy(copy.path, quick=True, stat_cache=project.stat_cache, ref_root=root)
+    return now.digest == measured.digest
+
+
 def _meets_checksum(project: Project, dataset: Dataset, copy: Copy) -> bool:
     """Whether a copy whose ``digest`` is right also has the ``checksum`` beside it; that of an archive says nothing."""
     assert dataset.checksum is not None

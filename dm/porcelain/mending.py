@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.environment import format_time, read_clock_ns
-from dm.errors import DmError, NotFound
-from dm.plumbing.fs.machine import machine_errors
+from dm.errors import ContentMismatch, DmError, NotFound
+from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import ensure_folder
 from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.markers import has_marker, put_marker, refuse_foreign_marker, remove_marker
@@ -139,11 +139,20 @@ class Mender:
         With ``keep_siblings`` what lies beside what it should hold stays there. With ``inodes`` only files that are, or
         were, links to these are mended: the rest is not known to be damage.
 
-        Raises `NotFound` when what the copy should be cannot be told: its tree is nowhere in reach.
+        ``ref`` is what was last seen when it was judged. Raises `NotFound` when what the copy should be cannot be told,
+        its tree is nowhere in reach, and `ContentMismatch` when other bytes were put there since.
         """
         copy = store.root / name
         self.look_beside(store, name)
         with self.repairing(store), store.lock_copy(copy):
+            now = store.read_ref(name)
+            if now is not None and now.digest not in (ref.digest, expected):
+                raise ContentMismatch(
+                    f"'{display_path(copy)}' was replaced meanwhile",
+                    hint="run the command again",
+                    code="changed-meanwhile",
+                )
+            ref = now or ref
             if expected.is_tree:
                 mended = self._mend_folder(store, copy, ref, expected, inodes, keep_siblings)
             elif inodes is not None and not is_among(copy, inodes):
@@ -154,14 +163,15 @@ class Mender:
         return mended
 
     def restore_copy(self, store: DiskStore, name: str, ref: Ref, expected: Digest) -> bool:
-        """Bring back a copy of ``store`` that is gone, whole and by one rename; False where something lies there again.
+        """Bring back a copy of ``store`` that is gone, whole and by one rename; False where something lies there again,
+        or ``ref``, which was last seen of it, is not there any more.
 
         Raises `NotFound` when not all of it is in reach; then nothing is there.
         """
         copy = store.root / name
         self.look_beside(store, name)
         with self.repairing(store), store.lock_copy(copy):
-            if os.path.lexists(copy):
+            if os.path.lexists(copy) or store.read_ref(name) != ref:
                 return False
             self._ensure_object(store, expected, ref.size_bytes if ref.digest == expected else None, os.fsencode(name))
             if expected.is_tree:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 import socket
+import subprocess
 import time
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from dm.plumbing.store.disk import DiskStore
+from dm.porcelain.verbs.verify import VerifyOptions
+from dm.porcelain.verifying.copies import prepare_copy
+from dm.progress import SILENT
 from tests.fixtures.commands import (
     Ask,
     StartDm,
     assert_one_error,
     default_copy,
     list_litter,
+    store_root,
     wait_for,
     write_manifest,
 )
 from tests.fixtures.homes import Home, RunDm, make_home
 from tests.fixtures.servers import HttpServer
+from tests.fixtures.stores import blob_id, publish
 
 COUNT = 8
 
@@ -250,3 +258,84 @@ def test_homes_of_their_own_share_nothing(
     assert 0 == run_dm("fetch", "a", env=variables).returncode
     assert 0 == run_dm("path", "a", env=variables).returncode
     assert_one_error(run_dm("fetch", "nobody", env=variables), 3)
+
+
+# What is replaced while it is waited for ----------------------------------------------------------------------------
+
+
+def _wait_for_lock(process: subprocess.Popen[str], copy: Path) -> None:
+    """Until a command says that it waits for who has the copy in hand."""
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert "waiting" in line and str(copy) in line, line
+
+
+def test_a_repair_leaves_what_came_after_it_had_judged(home: Home, project: Path, start_dm: StartDm, ask: Ask) -> None:
+    write_manifest(project)
+    store = DiskStore(store_root(home))
+    old = publish(store, "datasets/set", {"a": b"old", "b": b"b"})
+    folder = store.root / "datasets" / "set"
+    (folder / "a").unlink()
+    with store.lock_copy(folder):
+        process = start_dm("verify", folder, "--repair")
+        _wait_for_lock(process, folder)
+        (folder / ".complete").unlink()
+        shutil.rmtree(folder)
+        new = publish(store, "datasets/set", {"a": b"new"})
+    status, stdout, stderr = wait_for(process)
+    assert (4, True) == (status, "replaced meanwhile" in stderr), (stdout, stderr)
+    assert {b"new"} == {path.read_bytes() for path in folder.rglob("*") if path.stat().st_size}
+    ref = store.read_ref(folder)
+    assert ref is not None and old != ref.digest == new
+    assert 0 == ask("verify", folder).status
+
+
+def test_a_copy_that_was_removed_is_not_brought_back_by_a_repair_that_waited(
+    home: Home, project: Path, start_dm: StartDm
+) -> None:
+    write_manifest(project)
+    store = DiskStore(store_root(home))
+    publish(store, "datasets/file", b"data")
+    copy = store.root / "datasets" / "file"
+    copy.unlink()
+    with store.lock_copy(copy):
+        process = start_dm("verify", copy, "--repair")
+        _wait_for_lock(process, copy)
+        store.remove_ref(copy)
+    assert 3 == wait_for(process)[0]
+    assert not copy.exists() and store.read_ref(copy) is None
+
+
+@pytest.mark.parametrize("command", ["pin", "verify"])
+def test_a_ref_never_speaks_of_bytes_that_were_replaced_before_it_was_written(
+    home: Home, project: Path, http_server: HttpServer, start_dm: StartDm, ask: Ask, command: str
+) -> None:
+    uri = http_server.put("/a.txt", b"first")
+    second = hashlib.sha256(b"second").hexdigest()
+    write_manifest(project, f'[a]\nuri = "{uri}"\n')
+    assert 0 == ask("fetch").status
+    copy, store = default_copy(home, "127.0.0.1/a.txt"), DiskStore(store_root(home))
+    if command == "verify":  # what it finds was replaced with the right bytes: it takes them in
+        write_manifest(project, f'[a]\nuri = "{uri}"\nchecksum = "sha256:{second}"\n')
+    copy.unlink()
+    copy.write_bytes(b"second")
+    with store.lock_copy(copy):
+        process = start_dm(command, "a")
+        _wait_for_lock(process, copy)
+        copy.unlink()
+        copy.write_bytes(b"third!")
+    wait_for(process)
+    ref = store.read_ref(copy)
+    assert ref is not None and blob_id(b"first") == ref.digest
+    assert 4 == ask("verify").status
+
+
+def test_a_look_at_a_copy_that_is_removed_meanwhile_leaves_no_ref(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path / "root")
+    publish(store, "datasets/file", b"data")
+    ref = store.read_ref("datasets/file")
+    assert ref is not None
+    look = prepare_copy(store, "datasets/file", ref, VerifyOptions())
+    store.remove_ref("datasets/file")
+    assert "ok" == look.run(SILENT).status
+    assert store.read_ref("datasets/file") is None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dm.errors import DmError, NotFound, Refused
+from dm.errors import ContentMismatch, DmError, NotFound, Refused
 from dm.plumbing.records.state import Record, make_storage_path
 from dm.plumbing.store.measure import measure_checksum, measure_copy
 from dm.porcelain.find import find_candidates, is_read_only
-from dm.porcelain.integrity import find_contract
+from dm.porcelain.integrity import find_contract, is_as_measured
 from dm.porcelain.publish import adopt
 from dm.porcelain.select import find_skip_reason, select
 from dm.values import Outcome, fail, quote_word
@@ -134,6 +134,9 @@ def _record(
         return outcome
     try:
         with project.lock_copy(candidate.copy):
+            if not is_as_measured(project, candidate.copy, measured):
+                told = f"'{candidate.copy.path}' was replaced meanwhile"
+                raise ContentMismatch(told, hint="run the command again", code="changed-meanwhile")
             adopt(candidate.copy, dataset, measured)
     except DmError as error:
         if error.code in ("permission", "read-only"):

@@ -147,7 +147,8 @@ def prepare_copy(
             )
         if not comparison.trusted_bytes and record:
             with suppress(MachineFailed):
-                store.write_ref(name, ref._replace(verified=format_time(read_clock_ns())))
+                if store.read_ref(name) == ref:  # who replaced or removed the copy meanwhile wrote down what is so now
+                    store.write_ref(name, ref._replace(verified=format_time(read_clock_ns())))
         return outcome._replace(message=tell_unread(comparison.trusted_bytes, comparison.size_bytes))
 
     return Look(name, ref.verified, run)

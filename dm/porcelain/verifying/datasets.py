@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from dm.errors import DmError, MachineFailed, NotFound
 from dm.plumbing.store.verify import compare_copy
 from dm.porcelain.find import Candidate, choose_copy
-from dm.porcelain.integrity import Standing, describe_damage, judge, name_ways_out, name_ways_out_of_edit
+from dm.porcelain.integrity import (
+    Standing,
+    describe_damage,
+    is_as_measured,
+    judge,
+    name_ways_out,
+    name_ways_out_of_edit,
+)
 from dm.porcelain.looking import Look
 from dm.porcelain.publish import adopt, make_ref
 from dm.porcelain.select import find_skip_reason
@@ -108,9 +115,12 @@ def _record_look(project: Project, copy: Copy, dataset: Dataset, standing: Stand
         return
     source_id = ref.source_id if ref is not None and ref.source_id else dataset.source_id
     with suppress(MachineFailed):
+        if copy.read_ref() != ref:
+            return  # who replaced or removed the copy meanwhile wrote down what is so now
         if copy.store is not None and standing.as_last_seen is False:
             # Replaced by somebody, with the right bytes: taken in as what it is now.
             with project.lock_copy(copy):
-                adopt(copy, dataset, measured)
+                if is_as_measured(project, copy, measured):
+                    adopt(copy, dataset, measured)
             return
         copy.write_ref(make_ref(measured, source_id))
