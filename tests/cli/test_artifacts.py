@@ -288,6 +288,25 @@ def test_show_tells_all_that_is_known(made: Results, ask: Ask, run_dm: RunDm, ho
     assert {"  grid: 5x5", f"path: {folder}", "state: complete", "  host: here"} <= set(lines)
 
 
+def test_show_tells_where_each_format_comes_from(
+    made: Results, ask: Ask, run_dm: RunDm, home: Home, project: Path
+) -> None:
+    by_other_code = Recipe("model.run", ref="model:run", format="yaml", code_digest="python-1:00")
+    made.call(by_other_code)
+    facts = ask("show", "model.run/83").document["artifact"]
+    assert "python-1:00" == facts["made"]["code_digest"]
+    assert ["data.pickle", "data.txt"] == sorted(facts["earlier"])
+    assert [None, None] == [each["code_digest"] for each in facts["earlier"].values()]
+    folder = find_folder(home, project) / "model.run" / HASH
+    kept = tomllib.loads((folder / "metadata.toml").read_text())["earlier"]
+    assert {name: each["created"] for name, each in kept.items()} == {
+        name: each["created"] for name, each in facts["earlier"].items()
+    }
+    assert "  data.txt:" in run_dm("show", "model.run/83").stdout.splitlines()
+    (folder / "data.txt").unlink()
+    assert ["data.pickle"] == list(ask("show", "model.run/83").document["artifact"]["earlier"])
+
+
 def test_a_declared_dataset_of_that_name_comes_first(made: Results, ask: Ask, project: Path) -> None:
     write_manifest(project, '["model.run/83"]\nuri = "https://example.org/a.csv"\n')
     assert "dataset" in ask("show", "model.run/83").document

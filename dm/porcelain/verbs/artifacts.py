@@ -10,6 +10,7 @@ from dm.errors import NotFound
 from dm.porcelain.artifacts.catalogue import Facts, find_spots, find_store, list_spots, read_facts
 
 if TYPE_CHECKING:
+    from dm.plumbing.records.sidecars import Metadata
     from dm.porcelain.project import Project
 
 
@@ -41,7 +42,8 @@ def find_artifact_path(project: Project, name: str) -> Path:
 
 
 def describe_artifact(project: Project, name: str) -> dict[str, object]:
-    """All that is known of one artifact. Raises `NotFound` where there is none, or several."""
+    """All that is known of one artifact. ``made`` tells of the last computation whose data lies there, ``earlier`` by name
+    of the data that former ones made beside it. Raises `NotFound` where there is none, or several."""
     spots = find_spots(project, name)
     facts = min((read_facts(project, spot) for spot in spots), key=lambda facts: facts.state == "missing")
     fields = tell_facts(facts)
@@ -59,17 +61,27 @@ def describe_artifact(project: Project, name: str) -> dict[str, object]:
         "verified": None if facts.ref is None else facts.ref.verified,
         "disk": _count_own_bytes(project, facts),
         "recorded": spot.is_recorded,
-        "made": {
-            "tool": metadata.tool or None,
-            "runtime": metadata.runtime or None,
-            "host": metadata.host or None,
-            "user": metadata.user or None,
-            "duration_s": metadata.duration_s,
-            "state_file": metadata.state_file or None,
-            "code_digest": metadata.code_digest or None,
-            "git": dict(metadata.git),
-            "packages": dict(metadata.packages),
+        "made": _tell_origin(metadata),
+        "earlier": {
+            name: {"created": each.created or None, **_tell_origin(each)}
+            for name, each in metadata.earlier.items()
+            if name in facts.entries
         },
+    }
+
+
+def _tell_origin(metadata: Metadata) -> dict[str, object]:
+    """Where data comes from, but for its time."""
+    return {
+        "tool": metadata.tool or None,
+        "runtime": metadata.runtime or None,
+        "host": metadata.host or None,
+        "user": metadata.user or None,
+        "duration_s": metadata.duration_s,
+        "state_file": metadata.state_file or None,
+        "code_digest": metadata.code_digest or None,
+        "git": dict(metadata.git),
+        "packages": dict(metadata.packages),
     }
 
 
