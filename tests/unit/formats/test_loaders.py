@@ -619,9 +619,11 @@ def test_a_saver_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) ->
 
 
 def test_a_value_that_a_format_cannot_hold_leaves_the_old_file(tmp_path: Path) -> None:
+    import numpy
     import pandas
 
     indexed = pandas.DataFrame({"a": [1]}, index=["x"])
+    array = "TypeError: an array is wanted, not"
     index = "ValueError: its index would be lost: call reset_index() first, or use parquet, which keeps it"
     for name, value, told in (
         ("json", {"a": {1}}, "'dict' as json (json.dumps): TypeError: Object of type set is not JSON serializable"),
@@ -641,7 +643,15 @@ def test_a_value_that_a_format_cannot_hold_leaves_the_old_file(tmp_path: Path) -
         ("tif", 1, "'int' as tif (DataArray.rio.to_raster): TypeError: an xarray.DataArray is wanted"),
         ("geojson", 1, "'int' as geojson (GeoDataFrame.to_file): TypeError: a geopandas.GeoDataFrame is wanted"),
         ("npy", [object()], "'list' as npy (numpy.save): ValueError: Object arrays cannot be saved"),
-        ("npz", {"a": object()}, "'dict' as npz (numpy.savez): ValueError: arrays of Python objects are not saved"),
+        ("npz", {"a": [object()]}, "'dict' as npz (numpy.savez): ValueError: arrays of Python objects are not saved"),
+        ("npy", numpy.ma.array([1, 2], mask=[0, 1]), f"'MaskedArray' as npy (numpy.save): {array} 'MaskedArray'"),
+        ("npy", pandas.Series([1], index=["x"]), f"'Series' as npy (numpy.save): {array} 'Series'"),
+        ("npz", {"a": indexed}, f"'dict' as npz (numpy.savez): {array} 'DataFrame'"),
+        ("npz", {1: [1], "1": [2]}, "'dict' as npz (numpy.savez): ValueError: two of its names are the same as texts"),
+        ("json", [{1: 1, "1": 2}], "'list' as json (json.dumps): ValueError: one of its tables has two names that are"),
+        ("jsonl", iter([1]), "'list_iterator' as jsonl (json.dumps, line by line): TypeError: a list is wanted"),
+        ("xlsx", pandas.DataFrame({"a": ["x", ""]}), "'DataFrame' as xlsx (DataFrame.to_excel): ValueError: rows"),
+        ("zarr", make_grid().rename(t="t/u"), "'Dataset' as zarr (Dataset.to_zarr): ValueError: 't/u' would be lost"),
         ("npz", [1], "'list' as npz (numpy.savez): TypeError: a table of arrays by name is wanted, not 'list'"),
         ("pickle", lambda: 0, "'function' as pickle (pickle.dump): "),
     ):
@@ -653,6 +663,37 @@ def test_a_value_that_a_format_cannot_hold_leaves_the_old_file(tmp_path: Path) -
         assert ("save-failed", "old") == (caught.value.code, path.read_text())
         assert caught.value.__cause__ is not None
     assert [] == [each for each in os.listdir(tmp_path) if is_temporary(each)]
+
+
+@pytest.mark.parametrize("name", ["csv", "tsv"])
+def test_a_text_with_a_lone_carriage_return_is_one_field(tmp_path: Path, name: str) -> None:
+    import pandas
+
+    table = pandas.DataFrame({"a": ["x\ry", "z\r"], "b": [1, 2]})
+    the_saver(name).save(table, tmp_path / "x")
+    assert_same(table, the_loader(name).load(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("name", ["nc", "zarr"])
+def test_a_grid_is_written_with_its_numbers_and_not_as_the_file_it_came_from_had_packed_them(
+    tmp_path: Path, name: str
+) -> None:
+    import numpy
+    import xarray
+
+    grid = xarray.Dataset({"t": ("x", [0.123456, 1e6, numpy.nan]), "n": ("x", [1, 2, 3])}, {"x": [0.5, 1.25, 2.0]})
+    packing = {"dtype": "int16", "scale_factor": 0.1, "add_offset": 0.0, "_FillValue": -999}
+    grid.t.encoding.update(packing)
+    grid.x.encoding["dtype"] = numpy.dtype("int32")
+    for value in (grid, grid.t):
+        path = tmp_path / f"{type(value).__name__}.{name}"
+        the_saver(name).save(value, path)
+        loaded: Any = the_loader(name).load(path)
+        expected = grid if value is grid else grid[["t"]]
+        assert_same(expected, loaded)
+        assert {each: expected[each].dtype for each in expected} == {each: loaded[each].dtype for each in loaded}
+        close(loaded)
+    assert packing == grid.t.encoding, "the caller's stays as it is"
 
 
 def test_parquet_keeps_an_index(tmp_path: Path) -> None:

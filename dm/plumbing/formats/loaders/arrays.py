@@ -9,6 +9,10 @@ from typing import Any, BinaryIO
 from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source, need, refuse_value
 
 
+#: What numpy makes an array of that holds all of it.
+_NUMBERS = bool | int | float | complex | str | bytes | list | tuple
+
+
 def _read_npy(source: Source) -> object:
     numpy = need("numpy", "numpy")
     array = numpy.load(source, allow_pickle=False)
@@ -34,18 +38,36 @@ class _Written:
 
 def _write_npy(value: Any, path: Path) -> None:
     with path.open("wb") as file:
-        need("numpy", "numpy").save(_Written(file), value, allow_pickle=False)
+        need("numpy", "numpy").save(_Written(file), _check(value), allow_pickle=False)
 
 
 def _write_npz(value: Any, path: Path) -> None:
     numpy = need("numpy", "numpy")
     if not isinstance(value, Mapping):
         refuse_value(value, "a table of arrays by name")
-    arrays = {str(name): numpy.asanyarray(array) for name, array in value.items()}
+    arrays = {str(name): numpy.asanyarray(_check(array)) for name, array in value.items()}
     if any(array.dtype.hasobject for array in arrays.values()):
         raise ValueError("arrays of Python objects are not saved")
+    if len(arrays) < len(value):
+        raise ValueError("two of its names are the same as texts, and one would be lost")
     with path.open("wb") as file:
         numpy.savez(file, **arrays)
+
+
+def _check(value: Any) -> Any:
+    """An array, or numbers and texts in lists. What says more than its numbers do (a mask, units, labels) would lose
+    that without a word.
+    """
+    numpy = need("numpy", "numpy")
+    kinds = (numpy.ndarray, numpy.memmap, numpy.matrix, numpy.recarray)
+    if type(value) not in kinds and not isinstance(value, _NUMBERS | numpy.generic):
+        told = f"an array is wanted, not '{type(value).__name__}'"
+        raise TypeError(f"{told}: numpy.asarray(…) says that its numbers alone are meant")
+    dtype = numpy.asanyarray(value).dtype
+    form = numpy.lib.format
+    if not dtype.hasobject and form.descr_to_dtype(form.dtype_to_descr(dtype)) != dtype:
+        raise ValueError(f"its type '{dtype}' would come back as another one")
+    return value
 
 
 LOADERS = (Loader("npy", "numpy.load", _read_npy), Loader("npz", "numpy.load", _read_npz))

@@ -6,7 +6,7 @@ Bytes are UTF-8 (json also UTF-16 and UTF-32, as RFC 4627 has it); line ends of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -51,14 +51,24 @@ def _write_json(value: Any, path: Path) -> None:
 
 
 def _write_jsonl(value: Any, path: Path) -> None:
-    if not isinstance(value, Iterable) or isinstance(value, str | bytes | dict):
-        refuse_value(value, "a list")
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | dict | Iterator):
+        refuse_value(value, "a list")  # an iterator would be empty for whoever has it
     with path.open("w", encoding="utf-8") as file:
         file.writelines(_dump_json(item) + "\n" for item in value)
 
 
 def _dump_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)  # NaN is no JSON: other tools would not read it
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)  # NaN is no JSON: other tools would not read it
+    json.loads(text, object_pairs_hook=_refuse_twice)
+    return text
+
+
+def _refuse_twice(pairs: list[tuple[str, object]]) -> None:
+    """Raise `ValueError` for a table in which two names were different before they became texts, as 1 and "1" are."""
+    names = {name for name, _ in pairs}
+    if len(names) < len(pairs):
+        name = next(name for name in names if [each for each, _ in pairs].count(name) > 1)
+        raise ValueError(f"one of its tables has two names that are '{name}' as a text, and would lose one")
 
 
 def _write_yaml(value: Any, path: Path) -> None:

@@ -23,6 +23,9 @@ _TIF_DRIVER = "GTiff"
 #: The codec that `_without_pickle` took out, once for each that is at it: the first has it, the others None.
 _taken: list[Any] = []
 _taking = Lock()
+#: What of a variable's encoding says how its numbers are packed.
+_SCALES = frozenset({"scale_factor", "add_offset"})
+_PACKING = _SCALES | {"dtype", "_FillValue", "missing_value", "_Unsigned"}
 
 
 def _read_nc(source: Any) -> object:
@@ -176,12 +179,33 @@ class _Handle(RawIOBase):
 
 def _write_nc(value: Any, path: Path) -> None:
     need("netCDF4", "netcdf")
-    _check(value, "netcdf").to_netcdf(path, engine="netcdf4")
+    _without_packing(_check(value, "netcdf")).to_netcdf(path, engine="netcdf4")
 
 
 def _write_zarr(value: Any, path: Path) -> None:
     need("zarr", "zarr")
-    _check(value, "zarr").to_zarr(path, mode="w-", consolidated=False)
+    grid = _check(value, "zarr")
+    names = [*grid.coords, *(grid.data_vars if hasattr(grid, "data_vars") else [grid.name])]
+    nested = next((name for name in names if "/" in str(name)), None)
+    if nested is not None:
+        raise ValueError(f"'{nested}' would be lost: in zarr a name with '/' lies in another group")
+    _without_packing(grid).to_zarr(path, mode="w-", consolidated=False)
+
+
+def _without_packing(grid: Any) -> Any:
+    """A grid that is written with the numbers that it holds.
+
+    What was opened remembers how its file had packed them (as whole numbers, with a scale), and that stays with what is
+    computed from it: other numbers would be rounded to it, or overflow.
+    """
+    copy = grid.copy(deep=False)
+    variables = copy.variables.values() if hasattr(copy, "data_vars") else [copy.variable]
+    for variable in [*variables, *(each.variable for each in copy.coords.values())]:
+        packed = variable.encoding
+        is_other = packed.get("dtype", variable.dtype) != variable.dtype or not _SCALES.isdisjoint(packed)
+        if is_other and variable.dtype.kind in "iufc":
+            variable.encoding = {name: each for name, each in packed.items() if name not in _PACKING}
+    return copy
 
 
 def _write_tif(value: Any, path: Path) -> None:

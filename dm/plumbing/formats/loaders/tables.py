@@ -36,8 +36,9 @@ def _write_csv(value: Any, path: Path, separator: str = ",") -> None:
 
     frame = _check_table(value, "csv")
     frame.to_csv(path, sep=separator, index=False)
-    if b"#" in path.read_bytes():
-        # Outside quotes a '#' begins a comment for the loader.
+    written = path.read_bytes()
+    if b"#" in written or b"\r" in written:
+        # Outside quotes a '#' begins a comment for the loader, and a '\\r' ends a line.
         frame.to_csv(path, sep=separator, index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
@@ -60,6 +61,8 @@ def _write_xlsx(value: Any, path: Path) -> None:
     frame = _check_table(value, "xlsx")
     with path.open("wb") as file:
         frame.to_excel(file, index=False, engine="openpyxl")
+    if need("pandas", "xlsx").read_excel(path, engine="openpyxl").shape != frame.shape:
+        raise ValueError("rows or columns of it would be lost: xlsx keeps no empty ones at the end")
 
 
 def _check_frame(value: Any, extra: str) -> Any:
