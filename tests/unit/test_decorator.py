@@ -176,6 +176,80 @@ def test_tables_of_polars_come_back_where_the_function_says_so(name: str) -> Non
     assert not unsaid.is_cached(3)
 
 
+def make_values() -> dict[str, Any]:
+    """A value for each format that comes back as another one."""
+    import numpy
+    import pandas
+    import xarray
+
+    table = pandas.DataFrame({"a": ["007", ""], "t": pandas.to_datetime(["2020-01-01", "2021-01-01"])})
+    grid = xarray.DataArray([1.5, 2.5], dims="x", name="t")
+    return {
+        "json": {"a": (1, 2), 3: 4}, "jsonl": ((1,), 2), "yaml": (1, [2]), "toml": {"a": (1, 2)},
+        "csv": table, "tsv": table, "xlsx": table,
+        "parquet": pandas.DataFrame({"a": [(1, 2), (3, 4)]}), "feather": pandas.DataFrame({"a": [{"x": 1}, {"y": 2}]}),
+        "npy": [numpy.float32(1), 2], "npz": {3: [1, 2]}, "nc": grid, "zarr": grid,
+        "txt": "one\r\ntwo\rthree\n", "md": "\r\n", "pickle": ({1}, 2),
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:numpy.ndarray size changed:RuntimeWarning")
+@pytest.mark.parametrize("name", sorted(make_values()))
+def test_the_call_that_computes_returns_what_later_calls_do(name: str) -> None:
+    calls, value = [], make_values()[name]
+
+    @dm.cached(cachetype=f"same.{name}", format=name)
+    def make() -> object:
+        calls.append(1)
+        return value
+
+    values: list[Any] = [make(), make()]
+    assert [1] == calls
+    assert type(values[0]) is type(values[1])
+    if name == "npy":
+        assert [each.tolist() for each in values] == [[1.0, 2.0]] * 2 and values[0].dtype == values[1].dtype
+    elif name == "npz":
+        assert [{key: each.tolist() for key, each in found.items()} for found in values] == [{"3": [1, 2]}] * 2
+    elif hasattr(values[0], "identical"):
+        assert values[0].identical(values[1])
+    elif hasattr(values[0], "dtypes"):
+        assert values[0].dtypes.equals(values[1].dtypes)
+        assert repr(values[0].to_dict()) == repr(values[1].to_dict())
+    else:
+        assert repr(values[0]) == repr(values[1])
+
+
+def test_a_value_that_is_known_to_come_back_as_it_is_is_not_read_back() -> None:
+    import numpy
+
+    array = numpy.arange(3)
+    for name, value in (("npy", array), ("npz", {"a": array}), ("txt", "a\r\nb"), ("pickle", {1})):
+
+        @dm.cached(cachetype=f"itself.{name}", format=name, key=lambda given: {})
+        def make(value: object) -> object:
+            return value
+
+        assert value is make(value)
+        if name in ("txt", "pickle"):
+            assert value == make(value)
+
+
+def test_what_cannot_be_read_back_is_not_kept_and_told(home: Home) -> None:
+    import pandas
+
+    @dm.cached(cachetype="empty", format="csv")
+    def make() -> pandas.DataFrame:
+        return pandas.DataFrame()
+
+    words = "a result of 'empty' is not kept: cannot load .*EmptyDataError"
+    for _ in range(2):
+        with pytest.warns(dm.CacheWarning, match=words) as told:
+            assert make().empty
+        assert 1 == len(told)
+    assert not make.is_cached()
+    assert [] == [path for path in home.cache.rglob("*") if "quarantine" in path.name and any(path.iterdir())]
+
+
 def test_a_manifest_that_is_opened_without_a_sink_warns_as_dm_cached_does(here: Path) -> None:
     with dm.Manifest.open(here) as manifest:
 
@@ -315,7 +389,8 @@ def test_a_loader_whose_library_is_missing_says_nothing_of_the_results() -> None
         return absent_library.open(path)
 
     counted = Counted("missing-library", loader=load)
-    counted.function(3)
+    with pytest.warns(dm.CacheWarning, match="cannot be read back: .*No module named 'absent_library'"):
+        assert (9, None) == counted.function(3)
     with pytest.raises(SourceFailed) as caught:
         counted.function(3)
     assert "ModuleNotFoundError: No module named 'absent_library'" in str(caught.value)
@@ -343,7 +418,7 @@ def test_the_manifest_may_name_the_loader_of_a_format_that_dm_does_not_read(here
 
     trusted, untrusted = (dm.Manifest.open(trust=trust).cached for trust in (True, False))
     read = trusted(cachetype="grid", format="grid", saver=save)(make)
-    assert ["5", ("loaded", "5")] == [read(5), read(5)]
+    assert [("loaded", "5"), ("loaded", "5")] == [read(5), read(5)]
     with pytest.raises(Refused) as caught:
         untrusted(cachetype="grid", format="grid", saver=save)(make)(5)
     assert "cannot load results in the format 'grid': it would run loader: own_formats:load" in str(caught.value)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.errors import SourceFailed
-from dm.plumbing.formats.loaders import find_loader, find_saver
+from dm.plumbing.formats.loaders import find_saved_loader, find_saver
 from dm.plumbing.records.artifact_names import state_key
 from dm.plumbing.records.artifact_places import list_other_places, locate_artifact
 from dm.plumbing.records.params import hash_plain, make_plain_table
@@ -94,7 +94,7 @@ class Calls:
 
     def _find_kind(self, recipe: Recipe, hash_text: str) -> Kind:
         name = make_data_name(recipe)
-        loader = find_loader(recipe.format, library=recipe.library) if recipe.loader is None else None
+        loader = find_saved_loader(recipe.format, library=recipe.library) if recipe.loader is None else None
         if not recipe.writes_itself:
             if recipe.saver is None and find_saver(recipe.format, library=recipe.library) is None:
                 raise refuse_format(recipe)

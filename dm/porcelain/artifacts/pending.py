@@ -46,7 +46,9 @@ held_folders: ContextVar[frozenset[str]] = ContextVar("dm_held_folders", default
 
 
 class Work(NamedTuple):
-    """What is to be computed. ``load`` reads the value back from where it lies; ``done`` is told where it was put."""
+    """What is to be computed. ``load`` reads the value back from where it lies, ``reads_on`` says that the value may
+    need the file then; ``done`` is told where it was put.
+    """
 
     recipe: Recipe
     table: Mapping[str, Plain]
@@ -55,6 +57,7 @@ class Work(NamedTuple):
     folder: Path
     progress: Progress
     load: Callable[[Path], object]
+    reads_on: bool
     done: Callable[[], None]
     state_file: str = ""
     provenance: Metadata | None = None
@@ -132,11 +135,12 @@ class Pending:
             held.lock.release()
 
     def commit(self, value: object, *, metadata: Mapping[str, object] | None = None) -> object:
-        """Keep the value and return it; for a function that wrote itself, return what is loaded from what it wrote.
+        """Keep the value and return what its format gives back, as all later calls do; the value itself where it is
+        known to come back as it is. For a function that wrote itself, what is loaded from what it wrote.
 
-        ``metadata`` are further fields of ``metadata.toml``. A value that cannot be written, a store or a state that
-        cannot be written to, are told and the value is returned all the same. Raises `SourceFailed` when a function
-        that writes itself wrote nothing. After a crash there is the whole result or none.
+        ``metadata`` are further fields of ``metadata.toml``. A value that cannot be written or read back, a store or a
+        state that cannot be written to, are told and the value is returned all the same. Raises `SourceFailed` when a
+        function that writes itself wrote nothing. After a crash there is the whole result or none.
         """
         work = self._work
         self._end_s = read_monotonic_s()
@@ -146,13 +150,16 @@ class Pending:
             # A child that was forked off in the function has the value; what is kept is its parent's.
             return work.load(self.data_path) if work.recipe.writes_itself else value
         try:
-            self._publish(self._held, value, metadata or {})
+            returned, is_final = (None, False) if work.recipe.writes_itself else self._write(self._held, value)
+            self._publish(self._held, metadata or {})
         except (MachineFailed, SourceFailed) as error:
             work.progress.warn(f"a result of '{work.recipe.cachetype}' is not kept: {error.message}")
             return self._hand_through(self._held) if work.recipe.writes_itself else value
         self.abandon()
         work.done()
-        return work.load(self.path) if work.recipe.writes_itself else value
+        if work.recipe.writes_itself:
+            return work.load(self.path)
+        return returned if is_final else self._read_on(value)
 
     def _check_written(self) -> None:
         path = self.data_path
@@ -182,11 +189,19 @@ class Pending:
 
     # Publishing
 
-    def _publish(self, held: Held, value: object, extra: Mapping[str, object]) -> None:
+    def _write(self, held: Held, value: object) -> tuple[object, bool]:
+        """Write the value: what its format gives back, and whether that is known already. What reads on from its file
+        is read where it will lie; all else before it is published, so that what cannot be read is not kept.
+        """
         work = self._work
         path = held.staging / work.name
-        if not work.recipe.writes_itself:
-            _save(work.recipe, value, path)
+        if _save(work.recipe, value, path):
+            return value, True
+        return (None, False) if work.reads_on else (work.load(path), True)
+
+    def _publish(self, held: Held, extra: Mapping[str, object]) -> None:
+        work = self._work
+        path = held.staging / work.name
         others = list_other_formats(work.folder, work.name)
         if others:
             self._add(held, path, others, extra)
@@ -199,6 +214,15 @@ class Pending:
             if name not in (work.name, *SIDECAR_NAMES):
                 remove_tree(held.staging / name)  # what the function left beside its data is no part of the result
         held.store.publish([Publication(held.staging, work.folder, replace=True)])
+
+    def _read_on(self, value: object) -> object:
+        """What the format gives back of a value that was published; the value itself where it cannot be read."""
+        try:
+            return self._work.load(self.path)
+        except (MachineFailed, SourceFailed) as error:
+            told = f"a result of '{self._work.recipe.cachetype}' cannot be read back"
+            self._work.progress.warn(f"{told}: {error.message}")
+            return value
 
     def _add(self, held: Held, path: Path, others: Sequence[str], extra: Mapping[str, object]) -> None:
         """Put the data beside that of other formats: away with older data of that name, then ``metadata.toml``, which
@@ -241,8 +265,10 @@ def _read_metadata(folder: Path) -> tuple[bytes | None, Metadata]:
         return data, Metadata()
 
 
-def _save(recipe: Recipe, value: object, path: Path) -> None:
-    """Write the value in the recipe's format. Raises `SourceFailed` and `MachineFailed`."""
+def _save(recipe: Recipe, value: object, path: Path) -> bool:
+    """Write the value in the recipe's format; whether it is known to come back as it is. Raises `SourceFailed` and
+    `MachineFailed`.
+    """
     from dm.plumbing.formats.loaders import find_saver
     from dm.plumbing.formats.loaders.kinds import Saver
 
@@ -254,6 +280,7 @@ def _save(recipe: Recipe, value: object, path: Path) -> None:
     saver.save(value, path)
     if not os.path.lexists(path):
         raise SourceFailed(f"the saver of '{recipe.cachetype}' wrote nothing", code="nothing-written")
+    return recipe.saver is None and recipe.loader is None and saver.keeps(value)
 
 
 def refuse_format(recipe: Recipe) -> SourceFailed:

@@ -413,6 +413,7 @@ class Artifacts:
             Path(call.folder),
             self.progress,
             load,
+            kind.loader is None or not kind.loader.reads_bytes,
             done,
             register.file if register is not None else "",
             provenance,

@@ -42,8 +42,10 @@ def find_artifact_path(project: Project, name: str) -> Path:
 
 
 def describe_artifact(project: Project, name: str) -> dict[str, object]:
-    """All that is known of one artifact. ``made`` tells of the last computation whose data lies there, ``earlier`` by name
-    of the data that former ones made beside it. Raises `NotFound` where there is none, or several."""
+    """All that is known of one artifact. Raises `NotFound` where there is none, or several.
+
+    ``made`` tells of the last computation whose data lies there, ``earlier`` by name of data that former ones made.
+    """
     spots = find_spots(project, name)
     facts = min((read_facts(project, spot) for spot in spots), key=lambda facts: facts.state == "missing")
     fields = tell_facts(facts)

@@ -384,7 +384,7 @@ def test_waiting_for_another_ends_when_it_should(results: Results, open_anew: Op
 
 
 def test_all_who_waited_load_at_the_same_time(results: Results, open_anew: Open) -> None:
-    together = threading.Barrier(3)
+    together = threading.Barrier(4)  # with who computed it and reads it back
 
     def load(path: Path) -> str:
         together.wait(10)

@@ -8,9 +8,8 @@ from typing import Any, BinaryIO
 
 from dm.plumbing.formats.loaders.kinds import Loader, Saver, Source, need, refuse_value
 
-
 #: What numpy makes an array of that holds all of it.
-_NUMBERS = bool | int | float | complex | str | bytes | list | tuple
+_NUMBERS = (bool, int, float, complex, str, bytes, list, tuple)
 
 
 def _read_npy(source: Source) -> object:
@@ -60,7 +59,7 @@ def _check(value: Any) -> Any:
     """
     numpy = need("numpy", "numpy")
     kinds = (numpy.ndarray, numpy.memmap, numpy.matrix, numpy.recarray)
-    if type(value) not in kinds and not isinstance(value, _NUMBERS | numpy.generic):
+    if type(value) not in kinds and not isinstance(value, (*_NUMBERS, numpy.generic)):
         told = f"an array is wanted, not '{type(value).__name__}'"
         raise TypeError(f"{told}: numpy.asarray(…) says that its numbers alone are meant")
     dtype = numpy.asanyarray(value).dtype
@@ -70,5 +69,16 @@ def _check(value: Any) -> Any:
     return value
 
 
+def _is_array(value: Any) -> bool:
+    return type(value) is need("numpy", "numpy").ndarray
+
+
+def _is_table_of_arrays(value: Any) -> bool:
+    return type(value) is dict and all(type(name) is str and _is_array(array) for name, array in value.items())
+
+
 LOADERS = (Loader("npy", "numpy.load", _read_npy), Loader("npz", "numpy.load", _read_npz))
-SAVERS = (Saver("npy", "numpy.save", _write_npy), Saver("npz", "numpy.savez", _write_npz))
+SAVERS = (
+    Saver("npy", "numpy.save", _write_npy, keeps=_is_array),
+    Saver("npz", "numpy.savez", _write_npz, keeps=_is_table_of_arrays),
+)

@@ -1,6 +1,7 @@
 """Text and structured text: txt and md as `str`, json, yaml and toml as what they hold, jsonl as a list of that.
 
-Bytes are UTF-8 (json also UTF-16 and UTF-32, as RFC 4627 has it); line ends of text become newlines.
+Bytes are UTF-8 (json also UTF-16 and UTF-32, as RFC 4627 has it). Line ends of text become newlines, but for who wants
+back what was saved.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ def _read_bytes(source: Source) -> bytes:
 
 def _read_text(source: Source) -> str:
     return TextIOWrapper(BytesIO(_read_bytes(source)), encoding="utf-8").read()
+
+
+def _read_saved_text(source: Source) -> str:
+    return _read_bytes(source).decode("utf-8")
 
 
 def _read_json(source: Source) -> object:
@@ -44,6 +49,10 @@ def _write_text(value: Any, path: Path) -> None:
     if not isinstance(value, str):
         refuse_value(value, "a str")
     path.write_text(value, encoding="utf-8", newline="")
+
+
+def _is_text(value: object) -> bool:
+    return type(value) is str
 
 
 def _write_json(value: Any, path: Path) -> None:
@@ -92,9 +101,14 @@ LOADERS = (
     Loader("yaml", "yaml.safe_load", _read_yaml),
     Loader("toml", "tomllib.loads", _read_toml),
 )
+#: In place of the loaders above for what the savers wrote.
+SAVED_LOADERS = (
+    Loader("txt", "text in UTF-8", _read_saved_text),
+    Loader("md", "text in UTF-8", _read_saved_text),
+)
 SAVERS = (
-    Saver("txt", "text in UTF-8", _write_text),
-    Saver("md", "text in UTF-8", _write_text),
+    Saver("txt", "text in UTF-8", _write_text, keeps=_is_text),
+    Saver("md", "text in UTF-8", _write_text, keeps=_is_text),
     Saver("json", "json.dumps", _write_json),
     Saver("jsonl", "json.dumps, line by line", _write_jsonl),
     Saver("yaml", "yaml.safe_dump", _write_yaml),

@@ -50,6 +50,13 @@ def find_loader(data_format: str, *, library: str = "") -> Loader | None:
     return None if family is None else next(loader for loader in family.LOADERS if loader.format == name)
 
 
+def find_saved_loader(data_format: str, *, library: str = "") -> Loader | None:
+    """The loader that gives back what the saver of a format wrote, to the letter; as `find_loader` else."""
+    name, family = _find_family(data_format, library)
+    exact = next((loader for loader in getattr(family, "SAVED_LOADERS", ()) if loader.format == name), None)
+    return exact or find_loader(data_format, library=library)
+
+
 def find_saver(data_format: str, *, library: str = "") -> Saver | None:
     """The built-in saver of a format, named as for `find_loader`; None when there is none."""
     name, family = _find_family(data_format, library)

@@ -106,11 +106,13 @@ class Saver(NamedTuple):
     """A built-in saver: writes a value in one format, so that the loader of that format reads it again.
 
     ``write`` is the function of a value and a path that does not exist yet, which it makes a file or a folder.
+    ``keeps`` says of a value, without writing it, whether it is known to come back as it is.
     """
 
     format: str
     how: str
     write: Callable[[Any, Path], object]
+    keeps: Callable[[Any], bool] = lambda _value: False
 
     def save(self, value: object, path: Path) -> None:
         """Write a value to ``path``, whole or not at all; a file that lies there is replaced, a folder is refused.

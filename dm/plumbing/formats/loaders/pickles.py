@@ -22,4 +22,4 @@ def _write_pickle(value: Any, path: Path) -> None:
 
 
 LOADERS = (Loader("pickle", "pickle.load", _read_pickle, in_place=None, runs_code=True),)
-SAVERS = (Saver("pickle", "pickle.dump", _write_pickle),)
+SAVERS = (Saver("pickle", "pickle.dump", _write_pickle, keeps=lambda _value: True),)
