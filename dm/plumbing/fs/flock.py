@@ -36,9 +36,13 @@ _OPEN_FILES_WANTED = 8192
 
 
 class Waiting:
-    """One wait for a lock: sleeps with back-off, and says after a second what is waited for and who holds it."""
+    """One wait for a lock: sleeps with back-off, and says after a second what is waited for and who holds it.
 
-    __slots__ = ("_delay_s", "_progress", "_should_stop", "_since_s", "_timeout_s", "_told", "_what", "waited")
+    ``own`` is the text of this process as a holder. That it waits for itself may well be: another thread is at it. It
+    is said in so many words, since that other thread may be waiting for this one, which nothing here can know.
+    """
+
+    __slots__ = ("_delay_s", "_own", "_progress", "_should_stop", "_since_s", "_timeout_s", "_told", "_what", "waited")
 
     def __init__(
         self,
@@ -46,8 +50,10 @@ class Waiting:
         progress: Progress,
         timeout_s: float | None,
         should_stop: Callable[[], bool] | None = None,
+        own: str = "",
     ) -> None:
         self._what = what
+        self._own = own
         self._should_stop = should_stop
         self._progress = progress
         self._timeout_s = timeout_s
@@ -77,7 +83,10 @@ class Waiting:
             )
         if elapsed_s >= NOTE_AFTER_S and holder != self._told:
             self._told = holder
-            self._progress.note(f"waiting for {self._what}: {describe_holder(holder)} holds its lock")
+            told = f"{describe_holder(holder)} holds its lock"
+            if holder and holder == self._own:
+                told += ", which is this one: if what holds it waits for this thread, neither goes on"
+            self._progress.note(f"waiting for {self._what}: {told}")
         self.waited = True
         time.sleep(self._delay_s)
         self._delay_s = min(self._delay_s * _POLL_GROWTH, POLL_LAST_S)

@@ -204,11 +204,12 @@ class CopyLock:
         # Text, not `Path`: a batch locks thousands.
         self._private = f"{os.fspath(root)}/.dm/locks/{name}"
         self._path = f"{os.fspath(copy)}.lock"
-        self._text = f"{process_id} {host_name}".encode()
+        text = f"{process_id} {host_name}"
+        self._text = text.encode()
         self._stale_age_s = stale_age_s
         self._progress = progress
         self._judge = Judge(host_name, stale_age_s)
-        self._waiting = Waiting(f"'{display_path(copy)}'", progress, timeout_s, should_stop)
+        self._waiting = Waiting(f"'{display_path(copy)}'", progress, timeout_s, should_stop, text)
         self._descriptor = -1
         self._recorded = False
         self._marker: _HeldMarker | None = None

@@ -213,7 +213,23 @@ def test_a_wait_for_another_tools_lock_names_its_holder(tmp_path: Path) -> None:
     await_true(lambda: progress.notes)
     path.unlink()
     waiter.join(PATIENCE_S)
-    assert progress.notes == [f"waiting for '{tmp_path}/copy.nc': process {os.getpid()} on here holds its lock"]
+    own = "which is this one: if what holds it waits for this thread, neither goes on"
+    assert progress.notes == [f"waiting for '{tmp_path}/copy.nc': process {os.getpid()} on here holds its lock, {own}"]
+    lock.release()
+
+
+def test_a_wait_for_another_thread_says_that_it_is_this_process(tmp_path: Path) -> None:
+    progress = RecordingProgress()
+    lock = make_lock(tmp_path, progress=progress)
+    waiter = threading.Thread(target=lock.acquire)
+    with make_lock(tmp_path):
+        waiter.start()
+        await_true(lambda: progress.notes)
+    waiter.join(PATIENCE_S)
+    assert [True] == [
+        each.endswith(", which is this one: if what holds it waits for this thread, neither goes on")
+        for each in progress.notes
+    ]
     lock.release()
 
 
