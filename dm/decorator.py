@@ -118,7 +118,7 @@ class Decorator:
         self,
         *,
         cachetype: str | None = None,
-        version: str = "",
+        version: str | None = None,
         format: str | None = None,
         basename: str = "data",
         saver: Saver | None = None,
@@ -147,7 +147,7 @@ class Decorator:
         /,
         *,
         cachetype: str | None = None,
-        version: str = "",
+        version: str | None = None,
         format: str | None = None,
         basename: str = "data",
         saver: Saver | None = None,
@@ -166,12 +166,12 @@ class Decorator:
         told = function.__qualname__
         if hasattr(function, _MARK):
             raise UsageError(f"cannot cache '{told}': it is cached already", code="cached-declaration")
-        _check_texts(told, version=version, basename=basename)
-        choices = {"cachetype": cachetype, "format": format, "store": store, "scope": scope}
+        _check_texts(told, basename=basename)
+        choices = {"cachetype": cachetype, "version": version, "format": format, "store": store, "scope": scope}
         _check_texts(told, **{option: text for option, text in choices.items() if text is not None})
         _check_word(told, "check", check, get_args(Check))
         _check_word(told, "code_changed", code_changed, get_args(CodeChange))
-        name = find_name(function, cachetype=cachetype, version=version)
+        name = find_name(function, cachetype=cachetype, version=version or "")
         parameters = Parameters(function, name=told, ignore=ignore, key=key)
         storing = choose_storing(told, format, saver=saver, loader=loader, takes_path=parameters.takes_path)
         recipe = Recipe(

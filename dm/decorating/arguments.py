@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dm.errors import UsageError
@@ -46,8 +46,8 @@ class Parameters:
         self._positional = [each.name for each in parameters if each.kind is _POSITIONAL_ONLY]
         self._rest = next((each.name for each in parameters if each.kind is _VAR_KEYWORD), None)
         self._named = {each.name for each in parameters if each.kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)}
-        self._ignored = frozenset([ignore] if isinstance(ignore, str) else ignore)
-        self._key: Key | None = [key] if isinstance(key, str) else key
+        self._ignored = frozenset(self._read_names("ignore", ignore))
+        self._key: Key | None = key if key is None or callable(key) else self._read_names("key", key)
         self._check(signature)
 
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> Call:
@@ -109,6 +109,13 @@ class Parameters:
         self._check_names("ignore", self._ignored)
         if self._key is not None and not callable(self._key):
             self._check_names("key", self._key)
+
+    def _read_names(self, option: str, given: object) -> list[str]:
+        """The names that an option gives, as one text or several."""
+        names: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+        if not all(isinstance(name, str) for name in names):
+            raise _refused(self.name, f"'{option}' is no list of its parameters' names", f'write {option}=["…"]')
+        return names
 
     def _check_names(self, option: str, names: Sequence[str] | frozenset[str]) -> None:
         for name in sorted(names):

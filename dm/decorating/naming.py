@@ -59,13 +59,16 @@ def check_function(function: object) -> None:
     if not isinstance(getattr(function, "__qualname__", None), str) or not isinstance(
         getattr(function, "__module__", None), str
     ):
-        raise _refused(told, "it has no name of its own", "write a function with 'def' that calls it")
+        raise _refused(told, "it has no name of its own", _HOW_CALLED)
     try:
         inspect.signature(function)
     except (TypeError, ValueError):
-        raise _refused(told, "it tells no signature", "write a function with 'def' that calls it") from None
+        raise _refused(told, "it tells no signature", _HOW_CALLED) from None
+    if inspect.isbuiltin(function):
+        raise _refused(told, "it is built in, and its code changes with Python", _HOW_CALLED)
 
 
+_HOW_CALLED = "write a function with 'def' that calls it"
 _HOW_WITH_STATE = "decorate a function that takes what it needs as parameters, and call that from the method"
 
 

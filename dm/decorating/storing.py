@@ -56,6 +56,13 @@ def choose_storing(
     if data_format is None:
         data_format = "" if takes_path else "pickle"
     ending = data_format.strip().lstrip(".")
+    for option, way in (("saver", saver), ("loader", loader)):
+        if not (way is None or isinstance(way, str) or callable(way)):
+            raise UsageError(
+                f"cannot cache '{name}': its {option} is no function but of type '{type(way).__name__}'",
+                hint='give a function, or "module:function"',
+                code="cached-declaration",
+            )
     if takes_path and saver is not None:
         raise UsageError(
             f"cannot cache '{name}': it takes '_path' and writes itself, and 'saver' would too",
@@ -77,12 +84,12 @@ def find_library(function: Callable[..., Any]) -> str:
     from dm.plumbing.formats.loaders import LIBRARIES
 
     try:
-        told = function.__annotations__.get("return")
+        told = getattr(function, "__annotations__", {}).get("return")
     except NameError:  # evaluated when it is asked for, from Python 3.14 on
         return ""
     if isinstance(told, str):
         first, *others = told.split(".")
-        told = function.__globals__.get(first)
+        told = getattr(function, "__globals__", {}).get(first)
         for name in others:
             told = getattr(told, name, None)
     if not isinstance(told, type) or told.__name__ != "DataFrame":

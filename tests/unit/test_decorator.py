@@ -124,6 +124,12 @@ def test_what_the_function_raises_passes_through_and_nothing_is_kept() -> None:
     assert not broken.path(1).parent.exists()
 
 
+def test_no_version_may_be_said_as_none() -> None:
+    one, two = Counted("no-version"), Counted("no-version", version=None)
+    one.function(1), two.function(1)
+    assert ([1], []) == (one.calls, two.calls)
+
+
 def test_a_version_is_another_place_and_no_other_hash() -> None:
     first, second = Counted("versioned").function, Counted("versioned", version="v2").function
     first(1), second(1)
@@ -440,6 +446,10 @@ def test_the_manifest_may_name_the_loader_of_a_format_that_dm_does_not_read(here
         ({"scope": 1.5}, "its scope is no text but of type 'float'", 'write scope="1.5"'),
         ({"check": "often"}, "there is no check 'often'", "it is one of always, once, never"),
         ({"code_changed": "ask"}, "there is no code_changed 'ask'", "it is one of ignore, warn, recompute"),
+        ({"ignore": [1]}, "'ignore' is no list of its parameters' names", 'write ignore=["…"]'),
+        ({"key": 5}, "'key' is no list of its parameters' names", 'write key=["…"]'),
+        ({"saver": 5}, "its saver is no function but of type 'int'", 'give a function, or "module:function"'),
+        ({"loader": 5}, "its loader is no function but of type 'int'", 'give a function, or "module:function"'),
         ({"ignore": ["z"]}, "'ignore' names 'z', which is no parameter of it", "its parameters are: x"),
     ],
 )

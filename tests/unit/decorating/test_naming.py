@@ -121,6 +121,7 @@ CALLS_IT = "write a function with 'def' that calls it"
         (Model, "it is a class", "decorate a function that returns an instance of it"),
         (Model(), "it has no name of its own", CALLS_IT),
         (functools.partial(top, 1), "it has no name of its own", CALLS_IT),
+        (len, "it is built in, and its code changes with Python", CALLS_IT),
         (generate, "it is a generator, which has no one value to keep", "return a list of what it would yield"),
         (generate_async, "it is a generator, which has no one value to keep", "return a list of what it would yield"),
         (min, "it tells no signature", CALLS_IT),
