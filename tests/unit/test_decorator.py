@@ -331,6 +331,18 @@ def test_a_function_may_write_its_file_itself() -> None:
     assert "text" in inspect.signature(write).parameters and "_path" not in inspect.signature(write).parameters
 
 
+def test_what_a_function_wrote_and_its_format_cannot_read_is_an_error_and_no_result() -> None:
+    @dm.cached(cachetype="broken", format="json")
+    def broken(*, _path: Path) -> None:
+        _path.write_text("{broken")
+
+    for _ in range(2):
+        with warnings.catch_warnings(), pytest.raises(SourceFailed, match="Expecting property name"):
+            warnings.simplefilter("error")
+            broken()
+    assert (False, False) == (broken.is_cached(), broken.path().parent.exists())
+
+
 def test_without_a_format_what_it_wrote_is_given_as_its_path() -> None:
     @dm.cached(cachetype="writes-folder")
     def write(x: int, *, _path: Path = Path()) -> None:

@@ -71,6 +71,12 @@ class Held(NamedTuple):
     staging: Path
 
 
+class _ReadBack(NamedTuple):
+    """The value that a format gives of what was written."""
+
+    value: object
+
+
 class Pending:
     """A result that is to be computed now, by whoever holds this; a `with` block.
 
@@ -140,7 +146,8 @@ class Pending:
 
         ``metadata`` are further fields of ``metadata.toml``. A value that cannot be written or read back, a store or a
         state that cannot be written to, are told and the value is returned all the same. Raises `SourceFailed` when a
-        function that writes itself wrote nothing. After a crash there is the whole result or none.
+        function that writes itself wrote nothing, or what its format cannot read. After a crash there is the whole
+        result or none.
         """
         work = self._work
         self._end_s = read_monotonic_s()
@@ -149,17 +156,21 @@ class Pending:
         if self._held is None or os.getpid() != self._process_id:
             # A child that was forked off in the function has the value; what is kept is its parent's.
             return work.load(self.data_path) if work.recipe.writes_itself else value
+        if work.recipe.writes_itself:
+            # What it wrote and nobody can read is an error of its own, and never a result.
+            read_back = self._read_back(self.data_path)
         try:
-            returned, is_final = (None, False) if work.recipe.writes_itself else self._write(self._held, value)
+            if not work.recipe.writes_itself:
+                read_back = self._write(self._held, value)
             self._publish(self._held, metadata or {})
         except (MachineFailed, SourceFailed) as error:
             work.progress.warn(f"a result of '{work.recipe.cachetype}' is not kept: {error.message}")
             return self._hand_through(self._held) if work.recipe.writes_itself else value
         self.abandon()
         work.done()
-        if work.recipe.writes_itself:
-            return work.load(self.path)
-        return returned if is_final else self._read_on(value)
+        if read_back is not None:
+            return read_back.value
+        return work.load(self.path) if work.recipe.writes_itself else self._read_on(value)
 
     def _check_written(self) -> None:
         path = self.data_path
@@ -183,21 +194,32 @@ class Pending:
                 atexit.register(_remove_quietly, held.staging)
             else:
                 remove_tree(held.staging)
+        except BaseException:
+            remove_tree(held.staging)
+            raise
         finally:
             held.lock.release()
         return value
 
     # Publishing
 
-    def _write(self, held: Held, value: object) -> tuple[object, bool]:
-        """Write the value: what its format gives back, and whether that is known already. What reads on from its file
-        is read where it will lie; all else before it is published, so that what cannot be read is not kept.
+    def _write(self, held: Held, value: object) -> _ReadBack | None:
+        """Write the value: what its format gives back, as far as `_read_back` knows."""
+        path = held.staging / self._work.name
+        return _ReadBack(value) if _save(self._work.recipe, value, path) else self._read_back(path)
+
+    def _read_back(self, path: Path) -> _ReadBack | None:
+        """What the format gives of what was written, before it is published: what cannot be read is no result. None for
+        what reads on from its file, which is read where it will lie, and where the fault is not the file's.
         """
-        work = self._work
-        path = held.staging / work.name
-        if _save(work.recipe, value, path):
-            return value, True
-        return (None, False) if work.reads_on else (work.load(path), True)
+        if self._work.reads_on:
+            return None
+        try:
+            return _ReadBack(self._work.load(path))
+        except SourceFailed as error:
+            if blames_data(error):
+                raise
+            return None
 
     def _publish(self, held: Held, extra: Mapping[str, object]) -> None:
         work = self._work
@@ -253,6 +275,11 @@ class Pending:
             code_digest=work.recipe.code_digest or "",
             extra=extra,
         )
+
+
+def blames_data(error: SourceFailed) -> bool:
+    """Whether a loader's error says that the data is bad; it does not where a library or memory is missing."""
+    return error.code != "extra-missing" and not isinstance(error.__cause__, MemoryError)
 
 
 def _read_metadata(folder: Path) -> tuple[bytes | None, Metadata]:

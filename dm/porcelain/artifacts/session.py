@@ -23,6 +23,7 @@ from dm.porcelain.artifacts.pending import (
     Held,
     Pending,
     Work,
+    blames_data,
     held_folders,
     list_other_formats,
     make_staging,
@@ -226,7 +227,7 @@ class Artifacts:
         try:
             value = self._load(kind, found.path, found.content, permission)
         except SourceFailed as error:
-            if error.code == "extra-missing" or isinstance(error.__cause__, MemoryError):
+            if not blames_data(error):
                 raise
             self._looker.forget(place.folder)
             return Fault(place, error.message, data_only=True)
