@@ -179,8 +179,9 @@ class Outcome(NamedTuple):
     ``status`` is ``ok``, ``unchanged``, ``skipped`` or ``failed``; ``state`` one of the words of SCHEMA.md, "States";
     ``size_bytes`` the item's bytes; ``exit_status`` what this item adds to the command's exit; ``error`` what made
     it fail, with its chain of causes (not in JSON); ``digests`` what was held against each other: ``contract``,
-    ``seen`` and ``disk``, with ``disk_checksum`` where that was measured in the contract's algorithm. An outcome with a
-    path is an `os.PathLike`.
+    ``seen`` and ``disk``, with ``disk_checksum`` where that was measured in the contract's algorithm; ``fields`` a
+    row's fields by name (of ``list``; in JSON they are a list of their own). An outcome with a path is an
+    `os.PathLike`.
     """
 
     name: str
@@ -196,6 +197,7 @@ class Outcome(NamedTuple):
     exit_status: int = 0
     error: DmError | None = None
     digests: Mapping[str, Digest | None] = MappingProxyType({})
+    fields: Mapping[str, object] = MappingProxyType({})
 
     def __fspath__(self) -> str:
         if self.path is None:

@@ -90,6 +90,19 @@ class Project:
         return cls.of(Manifest.read(path), environment, progress=progress, trust=trust)
 
     @classmethod
+    def open_anywhere(
+        cls, environment: Environment, *, manifest_path: Path | None = None, progress: Progress = SILENT
+    ) -> Project:
+        """The same for what is done to stores: without a manifest in reach one that declares nothing, with the places
+        of the user alone. Raises `NotFound` for a manifest that was named and is not there.
+        """
+        path = discover(environment.working_folder, environment, manifest_path)
+        if path is not None:
+            return cls.of(Manifest.read(path), environment, progress=progress)
+        nothing = Manifest.of_tables({}, project_root=environment.working_folder)
+        return cls(nothing, open_places(None, environment), environment, progress=progress)
+
+    @classmethod
     def of(
         cls, manifest: Manifest, environment: Environment, *, progress: Progress = SILENT, trust: bool = False
     ) -> Project:

@@ -16,12 +16,12 @@ import pytest
 from dm.errors import Refused
 from dm.plumbing.records.params import hash_params
 from dm.plumbing.records.sidecars import encode_config
+from dm.porcelain.artifacts.describing import list_artifacts
 from dm.porcelain.artifacts.opening import open_project
 from dm.porcelain.artifacts.recipe import Recipe
 from dm.porcelain.cli.list import format_params
 from dm.porcelain.cli.render import stream_table
 from dm.porcelain.project import Project
-from dm.porcelain.verbs.artifacts import list_artifacts
 from dm.porcelain.verbs.delete import delete
 from tests.fixtures.artifacts import HASH, RECIPE, TABLE, Results, make_environment
 from tests.fixtures.commands import Ask, assert_one_error, snapshot, write_manifest
@@ -87,7 +87,7 @@ def test_list_shows_declared_datasets_alone_unless_asked(made: Results, run_dm: 
     assert "NAME  FORMAT  PINNED  KEY\na     csv     -       example.org/a.csv\n" == run_dm("list").stdout
     assert run_dm("list").stdout == run_dm("list", "--kind", "data").stdout
     assert b"a\0" == os.fsencode(run_dm("list", "-z").stdout)
-    assert {"format", "command", "outcomes", "exit"} == set(ask("list").document)
+    assert {"format", "command", "outcomes", "datasets", "exit"} == set(ask("list").document)
 
 
 def test_cached_rows_have_name_formats_size_time_state_and_parameters(made: Results, run_dm: RunDm) -> None:

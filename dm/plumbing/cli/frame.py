@@ -82,6 +82,12 @@ class Session:
 
         return Project.open(environment, manifest_path=self.manifest_path, progress=progress, trust=trust)
 
+    def open_stores(self) -> Project:
+        """The same for what is done to stores: it works without a manifest too, on the user's own."""
+        from dm.porcelain.project import Project
+
+        return Project.open_anywhere(self.environment, manifest_path=self.manifest_path, progress=self.progress)
+
     def resolve(self, path: str | Path) -> Path:
         """A path of the command line as an absolute one (after ``-C``); links are not followed."""
         return Path(self.environment.working_folder, path)

@@ -10,7 +10,7 @@ import click
 
 from dm.errors import Malformed, Refused, UsageError
 from dm.plumbing.records.location import Location
-from dm.values import Digest, Outcome, fail
+from dm.values import Digest
 
 if TYPE_CHECKING:
     from dm.plumbing.cli.frame import Session
@@ -85,35 +85,6 @@ def find_stores_here(session: Session) -> UsedStores:
 
     places, trust = open_trust_here(session)
     return find_used_stores(places, () if trust is None else trust.manifest.datasets.values(), trust)
-
-
-def choose_roots(session: Session, root: str | None, action: str) -> tuple[list[str], list[Outcome]]:
-    """The roots of the stores that a command changes: ``--root``, else those in force here; and a failed outcome for
-    each that is left alone, since a manifest, or a checkout's config, chose it outside and the user did not allow that.
-    """
-    if root is not None:
-        return [root], []
-    used = find_stores_here(session)
-    refused = []
-    for folder, reason in used.foreign.items():
-        hint = f"dm trust shows it and asks; or say that it is wanted: --root {shlex.quote(str(folder))}"
-        error = Refused(f"cannot {action} '{folder}': {reason}", hint=hint, code="place-untrusted")
-        refused.append(fail(str(folder), error))
-    return [str(folder) for folder in used.own], refused
-
-
-def check_root(session: Session, root: str | None, *, without_objects: bool = False) -> None:
-    """Make sure that ``--root``, if it was said, names a store (``without_objects``: a folder that may become one), so
-    that nothing is found to be well where nothing is. Raises `NotFound`.
-    """
-    from dm.errors import NotFound
-
-    if root is None:
-        return
-    folder = session.resolve(root)
-    if not (folder.is_dir() if without_objects else (folder / ".dm").is_dir()):
-        hint = "--root names the folder that holds .dm"
-        raise NotFound(f"there is no store at '{folder}'", hint=hint, code="no-store")
 
 
 def parse_digest(text: str, *, bare: str = "blake3") -> Digest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import check_root, choose_roots, open_store, root_option
+from dm.plumbing.cli.stores import root_option
 
 
 @command("dedup")
@@ -22,19 +22,12 @@ def COMMAND(session: Session, dry_run: bool, pools: tuple[str, ...], root: str |
     from dm.porcelain.cli.render import draw_outcome, draw_total
     from dm.porcelain.verbs.dedup import DedupOptions, dedup
 
-    check_root(session, root, without_objects=True)
-    roots, refused = choose_roots(session, root, "join files in")
-    stores = [open_store(session, each) for each in roots]
-    joined = tuple((session.resolve(each), stores[0]) for each in pools)
+    joined = tuple(session.resolve(each) for each in pools)
+    options = DedupOptions(joined, dry_run, None if root is None else session.resolve(root))
     report = None if session.json else lambda outcome: draw_outcome(session, outcome)
-    for outcome in refused if report else []:
-        draw_outcome(session, outcome)
-    outcomes = dedup(
-        stores,
-        DedupOptions(joined, dry_run),
-        stat_cache=stores[0].stat_cache,
-        progress=session.progress,
-        report=report,
-    )
-    outcomes = [*refused, *outcomes]
+    project = session.open_stores()
+    try:
+        outcomes = dedup(project, options, report=report)
+    finally:
+        project.close()
     session.finish(outcomes, draw=lambda found: draw_total(session, found, "would be freed" if dry_run else "freed"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,6 @@ from dm.plumbing.cli.frame import Session, command, nul_option
 from dm.values import Outcome, printable
 
 if TYPE_CHECKING:
-    from dm.porcelain.artifacts.catalogue import Facts
     from dm.porcelain.project import Project
 
 #: So many characters of an artifact's parameters are shown; ``--json`` and `dm show` have them all.
@@ -27,55 +26,58 @@ def COMMAND(session: Session, kind: str, nul: bool) -> None:  # noqa: N802
     With --kind cached the produced ones: name, format, size, files, when they were made, state, parameters. With -z
     names alone, in full, each ended by NUL.
     """
+    from dm.porcelain.verbs.listing import list_all
+
     project = session.open_project(anywhere=kind != "data")
     if session.json:
-        _answer(session, project, kind)
+        _answer(session, list_all(project, kind), kind)
         return
     if nul:
         _write_names(project, kind)
     if kind != "cached" and not nul:
-        _draw_datasets(session, project, alone=kind == "data")
+        _draw_datasets(session, list(list_all(project, "data")), alone=kind == "data")
     if kind != "data" and not nul:
-        _draw_artifacts(session, project, alone=kind == "cached")
+        apart = kind == "all" and bool(project.manifest.datasets)
+        _draw_artifacts(session, list_all(project, "cached"), alone=kind == "cached", apart=apart)
     session.finish([])
 
 
-def _draw_datasets(session: Session, project: Project, *, alone: bool) -> None:
+def _draw_datasets(session: Session, outcomes: Sequence[Outcome], *, alone: bool) -> None:
     from dm.porcelain.cli.render import draw_table
-    from dm.porcelain.unlocked import list_unlocked_names
 
     rows = []
-    for dataset in project.manifest.datasets.values():
-        pin = dataset.digest or dataset.checksum
-        rows.append((dataset.name, dataset.format or "-", pin.short if pin else "-", dataset.show_key()))
+    for outcome in outcomes:
+        fields = outcome.fields
+        pinned = outcome.digest.short if outcome.digest else "-"
+        rows.append((outcome.name, str(fields["format"] or "-"), pinned, str(fields["key"])))
     if rows:
         draw_table(("name", "format", "pinned", "key"), rows)
     elif alone:
         session.note("no datasets declared (dm add URI declares one)")
-    unlocked = list_unlocked_names(project)
+    unlocked = [outcome.name for outcome in outcomes if outcome.code == "unlocked"]
     if unlocked:
         named = ", ".join(printable(name) for name in unlocked)
         session.note(f"unlocked: {named} (dm lock NAME makes it read-only again)")
 
 
-def _draw_artifacts(session: Session, project: Project, *, alone: bool) -> None:
+def _draw_artifacts(session: Session, outcomes: Iterable[Outcome], *, alone: bool, apart: bool) -> None:
     from dm.porcelain.cli.render import stream_table
-    from dm.porcelain.verbs.artifacts import list_artifacts
 
     header = ("name", "format", "size", "files", "created", "state", "parameters")
-    rows = map(_make_row, list_artifacts(project))
-    if not stream_table(header, rows, apart=not alone and bool(project.manifest.datasets)) and alone:
+    if not stream_table(header, map(_make_row, outcomes), apart=apart) and alone:
         session.note("no artifacts: nothing was computed here by a cached function")
 
 
-def _make_row(facts: Facts) -> tuple[str, ...]:
+def _make_row(outcome: Outcome) -> tuple[str, ...]:
+    from dm.porcelain.artifacts.catalogue import SHOWN_DIGITS
     from dm.progress import format_size
 
-    params = "-" if facts.config is None else format_params(facts.config.params)
-    formats = ",".join(facts.formats) or "-"
-    files = "-" if facts.files is None else str(facts.files)
-    created = facts.metadata.created or "-"
-    return facts.spot.name, formats, format_size(facts.size_bytes), files, created, facts.state, params
+    fields: Mapping[str, Any] = outcome.fields
+    name = outcome.name[: SHOWN_DIGITS - len(fields["hash"])]
+    params = "-" if fields["params"] is None else format_params(fields["params"])
+    formats = ",".join(fields["formats"]) or "-"
+    files = "-" if fields["files"] is None else str(fields["files"])
+    return name, formats, format_size(outcome.size_bytes), files, fields["created"] or "-", str(outcome.state), params
 
 
 def format_params(params: Mapping[str, object]) -> str:
@@ -108,24 +110,12 @@ def _write_names(project: Project, kind: str) -> None:
         write_records(dict.fromkeys(spot.address for spot in list_spots(project)), nul=True)
 
 
-def _answer(session: Session, project: Project, kind: str) -> None:
+def _answer(session: Session, rows: Iterable[Outcome], kind: str) -> None:
     from dm.plumbing.cli.output import encode_value
-    from dm.porcelain.unlocked import list_unlocked_names
-    from dm.porcelain.verbs.artifacts import list_artifacts, tell_facts
 
-    outcomes = []
-    if kind != "cached":
-        unlocked = list_unlocked_names(project)
-        for each in project.manifest.datasets.values():
-            code = "unlocked" if each.name in unlocked else None
-            outcomes.append(Outcome(each.name, "ok", digest=each.digest or each.checksum, code=code))
-    if kind == "data":
-        session.finish(outcomes)
-        return
-    rows = []
-    for facts in list_artifacts(project):
-        spot = facts.spot
-        path = spot.folder if spot.is_there else None
-        outcomes.append(Outcome(spot.address, "ok", path=path, state=facts.state, size_bytes=facts.size_bytes))
-        rows.append(encode_value(tell_facts(facts)))
-    session.finish(outcomes, fields={"artifacts": rows})
+    outcomes = list(rows)
+    tables: dict[str, list[object]] = {}
+    for field, one in (("datasets", "data"), ("artifacts", "cached")):
+        if kind in (one, "all"):
+            tables[field] = [encode_value(each.fields) for each in outcomes if each.fields["kind"] == one]
+    session.finish(outcomes, fields=tables)

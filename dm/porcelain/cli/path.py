@@ -17,11 +17,10 @@ def COMMAND(session: Session, name: str) -> None:  # noqa: N802
     """
     import os
 
-    from dm.porcelain.artifacts.catalogue import is_artifact_name, means_artifact
+    from dm.porcelain.artifacts.catalogue import is_artifact_name
     from dm.porcelain.cli.render import draw_line
-    from dm.porcelain.verbs.artifacts import find_artifact_path
     from dm.porcelain.verbs.locate import find_path
 
     project = session.open_project(anywhere=is_artifact_name(name))
-    path = find_artifact_path(project, name) if means_artifact(project, name) else find_path(project, name)
+    path = find_path(project, name)
     session.finish([Outcome(name, "ok", path=path)], draw=lambda _outcomes: draw_line(os.fspath(path)))

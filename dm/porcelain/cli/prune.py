@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import check_root, choose_roots, open_store, root_option
+from dm.plumbing.cli.stores import root_option
 from dm.porcelain.cli.durations import DURATION
 
 
@@ -29,12 +29,13 @@ def COMMAND(  # noqa: N802
     from dm.porcelain.cli.render import draw_outcome, draw_total
     from dm.porcelain.verbs.prune import GRACE_S, PruneOptions, prune
 
-    check_root(session, root)
-    roots, refused = choose_roots(session, root, "prune")
-    stores = [open_store(session, each) for each in roots]
-    options = PruneOptions(GRACE_S if grace is None else grace, quarantine, gone, dry_run)
+    options = PruneOptions(
+        GRACE_S if grace is None else grace, quarantine, gone, dry_run, None if root is None else session.resolve(root)
+    )
     report = None if session.json else lambda outcome: draw_outcome(session, outcome)
-    for outcome in refused if report else []:
-        draw_outcome(session, outcome)
-    outcomes = [*refused, *prune(stores, options, report=report)]
+    project = session.open_stores()
+    try:
+        outcomes = prune(project, options, report=report)
+    finally:
+        project.close()
     session.finish(outcomes, draw=lambda found: draw_total(session, found, "would be freed" if dry_run else "freed"))

@@ -13,8 +13,6 @@ from dm.environment import read_monotonic_s
 from dm.errors import DmError, NotFound, UsageError
 from dm.plumbing.cli.frame import Session, command
 from dm.plumbing.cli.stores import (
-    check_root,
-    choose_roots,
     find_stores_here,
     open_places_here,
     open_store,
@@ -64,21 +62,20 @@ def COMMAND(  # noqa: N802
     """
     from dm.porcelain.artifacts.catalogue import is_artifact_name
     from dm.porcelain.cli.render import draw_outcome, draw_summary
+    from dm.porcelain.store_choice import check_root, choose_stores
     from dm.porcelain.verbs.verify import VerifyOptions, verify
 
     if everything and names:
         raise UsageError("--all goes without names", hint="name a store's folder to verify it whole")
-    if quick and contract:
-        raise UsageError("--quick reads no bytes that --contract could be computed of")
-    if dry_run and not repair:
-        raise UsageError("--dry-run goes with --repair", hint="without --repair dm verify changes no data")
     options = VerifyOptions(quick, contract, older_than, None, jobs or os.cpu_count() or 1, repair, dry_run)
+    options.check()
 
     def report(outcome: Outcome) -> None:
         if not session.json:
             draw_outcome(session, outcome)
 
-    check_root(session, root)
+    if root is not None:
+        check_root(session.resolve(root))
     datasets, paths = _sort(session, names)
     outcomes: list[Outcome] = []
     project = None
@@ -88,7 +85,8 @@ def COMMAND(  # noqa: N802
     roots = [root] if root else []
     refused: list[Outcome] = []
     if everything and not root:
-        roots, refused = choose_roots(session, None, "note down what is verified in")
+        stores, refused = choose_stores(session.open_stores(), None, "note down what is verified in")
+        roots = [os.fspath(store.root) for store in stores]
     for outcome in refused:
         report(outcome)
     outcomes += refused

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,36 +11,36 @@ from typing import TYPE_CHECKING, NamedTuple
 from dm.errors import DmError, NotFound
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.store.joining import Group, Twin, find_groups, join, list_apart, list_files
-from dm.progress import SILENT, Progress
+from dm.porcelain.store_choice import choose_stores
 from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
-    from dm.plumbing.store.statcache import StatCache
+    from dm.porcelain.project import Project
 
 
 class DedupOptions(NamedTuple):
-    """``pools``: folders of other tools that are joined too, for each the store whose objects serve it. ``dry_run``:
-    only say what would be joined.
+    """``pools``: folders of other tools that are joined too, by the objects of the first store. ``dry_run``: only say
+    what would be joined. ``root``: this store only, else every one that is used here.
     """
 
-    pools: tuple[tuple[Path, DiskStore], ...] = ()
+    pools: tuple[Path, ...] = ()
     dry_run: bool = False
+    root: Path | None = None
 
 
 def dedup(
-    stores: Iterable[DiskStore],
+    project: Project,
     options: DedupOptions = DedupOptions(),  # noqa: B008 - frozen
     *,
-    stat_cache: StatCache | None = None,
-    progress: Progress = SILENT,
     report: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Join equal files of the working copies in ``stores``; an outcome for each file that was replaced by a link.
+    """Join equal files of the working copies in the stores; an outcome for each file that was replaced by a link.
 
     ``size_bytes`` of an outcome is what it gives back, which stands at the first of the files of one content. Working
     copies are those with a ref and those with a marker; unlocked ones are left. Nothing else is touched, and no byte of
-    content changes.
+    content changes. A store that the project chose and the user did not allow is a failed outcome. Raises `NotFound`
+    where ``root`` is no folder.
     """
     outcomes: list[Outcome] = []
 
@@ -49,18 +49,21 @@ def dedup(
         if report is not None:
             report(outcome)
 
+    stores, refused = choose_stores(project, options.root, "join files in", without_objects=True)
+    for outcome in refused:
+        settle(outcome)
     twins: list[Twin] = []
     for store in stores:
         try:
             twins += list_files(store, _list_copies(store))
         except DmError as error:
             settle(fail(os.fspath(store.root), error))
-    for folder, store in options.pools:
+    for folder in options.pools if stores else ():
         try:
-            twins += list_files(store, _list_pool(folder))
+            twins += list_files(stores[0], _list_pool(folder))
         except DmError as error:
             settle(fail(os.fspath(folder), error))
-    for group in find_groups(twins, stat_cache=stat_cache, progress=progress):
+    for group in find_groups(twins, stat_cache=project.stat_cache, progress=project.progress):
         try:
             for outcome in _tell(group) if options.dry_run else _join(group):
                 settle(outcome)

@@ -1,4 +1,4 @@
-"""``path`` and ``show``: where a dataset is, and all that is known of it. Changes nothing."""
+"""``path`` and ``show``: where a dataset is, declared or produced, and all that is known of it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dm.errors import NotFound
+from dm.porcelain.artifacts.catalogue import means_artifact
+from dm.porcelain.artifacts.describing import describe_artifact, find_artifact_path
 from dm.porcelain.find import find_known_copy
 from dm.porcelain.select import find_skip_reason
 from dm.porcelain.states import tell_state
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
 
 
 def find_path(project: Project, identifier: str) -> Path:
-    """Where a dataset's copy is now: complete, and known as this dataset's by its ref, its digest or the state.
+    """Where a dataset's copy is now: complete, and known as this dataset's by its ref, its digest or the state; or the
+    folder of the produced one that ``<cachetype>[/<version>]/<prefix>`` names, unless a declared one has this name.
 
     No byte is read: `fetch` and `verify` are what vouch for bytes. Raises `NotFound` when it is not there.
     """
+    if means_artifact(project, identifier):
+        return find_artifact_path(project, identifier)
     dataset = project.manifest.find(identifier)
     if dataset.lazy_access:
         message = f"'{dataset.name}' has no path: it is opened in place (lazy_access)"
@@ -38,8 +43,11 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
     """All that is known of a dataset: its entry, key, location with the rules that led there, copy, ref and record; its
     state with the digests that were held against each other for it.
 
-    As for `status`, bytes are read only where the stat cache does not vouch for them.
+    As for `status`, bytes are read only where the stat cache does not vouch for them. Of a produced dataset, named as
+    for `find_path`, what is known of that; ``kind`` is ``data`` or ``cached``.
     """
+    if means_artifact(project, identifier):
+        return describe_artifact(project, identifier)
     dataset = project.manifest.find(identifier)
     location = project.locate(dataset)
     project.look_anew()
@@ -48,6 +56,7 @@ def describe(project: Project, identifier: str) -> dict[str, object]:
     record = project.state.datasets.get(dataset.key.text)
     told = tell_state(project, dataset)
     return {
+        "kind": "data",
         "name": dataset.name,
         "key": dataset.key.text,
         "declared": dict(dataset.table),

@@ -42,8 +42,10 @@ def verify(
 
     Every byte is read, unless ``quick``: then unchanged stat data stand for bytes, and the outcome's message says how
     much was not read. What differs is in ``differences``, file by file where the tree's objects are there; the exit
-    status of such an outcome is 4. What is not there is exit 3 when named, skipped among all.
+    status of such an outcome is 4. What is not there is exit 3 when named, skipped among all. Raises `UsageError` for
+    options that contradict each other.
     """
+    options.check()
     tell = report or ignore
     chosen = _choose(project, identifiers)
     for failure in chosen.failures:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dm.environment import format_time, read_clock_ns
+from dm.errors import UsageError
 from dm.porcelain.looking import Look, look_at_all
 from dm.progress import Progress
 from dm.values import Outcome
@@ -28,6 +29,13 @@ class VerifyOptions(NamedTuple):
     jobs: int = 2
     repair: bool = False
     dry_run: bool = False
+
+    def check(self) -> None:
+        """Raise `UsageError` for options that contradict each other."""
+        if self.quick and self.contract:
+            raise UsageError("--quick reads no bytes that --contract could be computed of")
+        if self.dry_run and not self.repair:
+            raise UsageError("--dry-run goes with --repair", hint="without --repair dm verify changes no data")
 
 
 def look_at(
