@@ -9,7 +9,30 @@ from dm.version import __version__
 
 TYPE_CHECKING = False  # as `typing` has it, whose import would be half the time of `dm --version`
 if TYPE_CHECKING:
-    from dm.api import Failed, Manifest, fetch, load, path, status, verify
+    from collections.abc import Sequence
+
+    from dm.api import (
+        Failed,
+        Manifest,
+        add,
+        dedup,
+        delete,
+        fetch,
+        hash_params,
+        init,
+        load,
+        lock,
+        path,
+        pin,
+        prune,
+        refresh,
+        remove,
+        show,
+        status,
+        unlock,
+        verify,
+    )
+    from dm.api import list as list
     from dm.decorator import CachedFunction, CacheWarning, CodeChanged, cached
     from dm.errors import (
         ContentMismatch,
@@ -23,6 +46,7 @@ if TYPE_CHECKING:
     )
     from dm.values import Difference, Digest, Outcome
 
+# Without `list`: `from dm import *` must not take the builtin away.
 __all__ = [
     "CacheWarning",
     "CachedFunction",
@@ -41,34 +65,56 @@ __all__ = [
     "SourceFailed",
     "UsageError",
     "__version__",
+    "add",
     "cached",
+    "dedup",
+    "delete",
     "fetch",
+    "hash_params",
+    "init",
     "load",
+    "lock",
     "path",
+    "pin",
+    "prune",
+    "refresh",
+    "remove",
+    "show",
     "status",
+    "unlock",
     "verify",
 ]
 
-_API = ("Failed", "Manifest", "fetch", "load", "path", "status", "verify")
 _DECORATOR = ("CacheWarning", "CachedFunction", "CodeChanged", "cached")
+_ERRORS = (
+    "ContentMismatch",
+    "DmError",
+    "MachineFailed",
+    "Malformed",
+    "NotFound",
+    "Refused",
+    "SourceFailed",
+    "UsageError",
+)
 _VALUES = ("Difference", "Digest", "Outcome")
 _MODULES = {
-    **dict.fromkeys(_API, "dm.api"),
+    **dict.fromkeys([*__all__, "list"], "dm.api"),
     **dict.fromkeys(_DECORATOR, "dm.decorator"),
+    **dict.fromkeys(_ERRORS, "dm.errors"),
     **dict.fromkeys(_VALUES, "dm.values"),
 }
 
 
 def __getattr__(name: str) -> object:
     # Imported on first use: `dm --version` and the command line must not pay for the Python face.
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module 'dm' has no attribute '{name}'")
     import importlib
 
-    value = getattr(importlib.import_module(_MODULES.get(name, "dm.errors")), name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+def __dir__() -> Sequence[str]:
+    return sorted([*__all__, "list"])

@@ -480,7 +480,7 @@ def test_the_python_face_adds_records(run_dm: RunDm, project: Path, services: Se
     write_manifest(project)
     variables = {**services.variables, "XDG_DATA_HOME": str(tmp_path / "d"), "XDG_CACHE_HOME": str(tmp_path / "c")}
     with dm.Manifest.open(project, environment=make_environment(tmp_path, **variables)) as manifest:
-        one = manifest.add(MANY, pick=("mask.csv",))
+        one = manifest.add(MANY, pick="mask.csv")
         assert not isinstance(one, list) and "mask" == one.name
         several = manifest.add(MANY, split=True, name="all", overwrite=False, pick=("README.md", "sst*"))
         assert isinstance(several, list) and ["ok", "ok"] == [outcome.status for outcome in several]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,25 +13,9 @@ import pytest
 import dm
 from dm.environment import Environment
 from tests.fixtures.commands import Ask, default_copy, store_root, write_manifest
+from tests.fixtures.forks import CHECKOUT
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
-
-
-@pytest.fixture
-def environment(home: Home, project: Path) -> Environment:
-    """The test's home and project, for calls in this process."""
-    return Environment(home.variables(), project, home.path, "testhost", os.getpid())
-
-
-@pytest.fixture
-def here(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This process in the project, with the test's home."""
-    for name in [name for name in os.environ if name.startswith(("DATAMANIFEST_", "DATASETS_", "XDG_"))]:
-        monkeypatch.delenv(name)
-    for name, value in home.variables().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(project)
-    return project
 
 
 def test_the_module_fetches_finds_and_verifies(
@@ -168,3 +153,16 @@ def test_importing_costs_nothing_that_is_not_used(run_dm: RunDm) -> None:
     script = "import sys, dm; print(*sorted({'click', 'rich', 'urllib3', 'sqlite3', 'tomlkit'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "\n" == done.stdout
+
+
+def test_the_examples_of_the_page_run_as_they_are_printed(
+    here: Path, http_server: HttpServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In their order, in one process. Only the server is another one."""
+    for file in (CHECKOUT / "examples" / "data").glob("*.*"):
+        http_server.put(f"/{file.name}", file.read_bytes())
+    page = (CHECKOUT / "docs" / "python.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        exec(compile(block.replace("https://example.org", http_server.url), "docs/python.md", "exec"), names)
+    assert "bytes would be freed" in capfd.readouterr().out

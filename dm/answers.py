@@ -1,0 +1,45 @@
+"""What a call of the Python face answers: outcomes, or the error that a failed one stands for."""
+
+from __future__ import annotations
+
+from dm.errors import DmError, gravest
+from dm.values import Outcome
+
+#: Several datasets by name. (Not any iterable: a single `str` is one, and means one dataset.)
+Names = list[str] | tuple[str, ...]
+#: One outcome for each item. (`dm.manifest.Manifest` has a method named ``list``, behind which the type is hidden.)
+Outcomes = list[Outcome]
+
+
+class Failed(DmError):
+    """Several things were asked for and some failed.
+
+    ``outcomes`` holds all of them; ``exit_status`` is the gravest, and the message names each failure.
+    """
+
+    default_code = "several-failed"
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        failures = [outcome for outcome in outcomes if outcome.failed]
+        told = "; ".join(f"{outcome.name}: {outcome.message}" for outcome in failures)
+        super().__init__(f"{len(failures)} of {len(outcomes)} failed: {told}")
+        self.outcomes = outcomes
+        self.exit_status = gravest(outcome.exit_status for outcome in failures)
+
+
+def check_one(outcome: Outcome) -> Outcome:
+    """An outcome that is no failure; the error of one that is."""
+    if not outcome.failed:
+        return outcome
+    if outcome.error is not None:
+        raise outcome.error
+    kinds = {kind.exit_status: kind for kind in DmError.__subclasses__() if kind is not Failed}
+    kind = kinds.get(outcome.exit_status, DmError)
+    raise kind(outcome.message or outcome.status, hint=outcome.hint, code=outcome.code)
+
+
+def check_all(outcomes: Outcomes) -> Outcomes:
+    """Outcomes among which is no failure; else `Failed`, which comes from the first failure's error."""
+    if any(outcome.failed for outcome in outcomes):
+        raise Failed(outcomes) from next((each.error for each in outcomes if each.error is not None), None)
+    return outcomes
