@@ -26,6 +26,10 @@ class Failed(DmError):
         self.outcomes = outcomes
         self.exit_status = gravest(outcome.exit_status for outcome in failures)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # An exception that cannot be made again in the process that waits for it leaves that waiting for ever.
+        return Failed, (self.outcomes,)
+
 
 def check_one(outcome: Outcome) -> Outcome:
     """An outcome that is no failure; the error of one that is."""

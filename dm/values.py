@@ -204,6 +204,10 @@ class Outcome(NamedTuple):
             raise TypeError(f"'{self.name}' has no path: {self.message or self.status}")
         return os.fspath(self.path)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # It goes from process to process, and a read-only view of a dict does not.
+        return Outcome, tuple([dict(each) if isinstance(each, MappingProxyType) else each for each in self])
+
     @property
     def failed(self) -> bool:
         """Whether this item failed."""

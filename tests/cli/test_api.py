@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import dm
 from dm.environment import Environment
 from tests.fixtures.commands import Ask, default_copy, store_root, write_manifest
 from tests.fixtures.forks import CHECKOUT
-from tests.fixtures.homes import Home, RunDm
+from tests.fixtures.homes import COMMAND_TIMEOUT_S, Home, RunDm
 from tests.fixtures.servers import HttpServer
 
 
@@ -147,6 +148,22 @@ def test_a_flipped_bit_is_raised(environment: Environment, project: Path, home: 
         assert "ok" == manifest.fetch("a", force=True).status
         assert "ok" == manifest.verify("a").status
     assert (store_root(home) / ".dm" / "quarantine").is_dir()
+
+
+def test_outcomes_and_errors_go_from_process_to_process(here: Path, http_server: HttpServer) -> None:
+    write_manifest(here, f'[a]\nuri = "{http_server.put("/a.txt", "a")}"\n', '[b]\nuri = "file:///nonexistent/b"\n')
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        answers = pool.apply_async(dm.fetch, (["a"],)).get(COMMAND_TIMEOUT_S)
+        assert [("a", "ok", "a")] == [(each.name, each.status, Path(each).read_text()) for each in answers]
+        (status,) = pool.apply_async(dm.status, (["a"],)).get(COMMAND_TIMEOUT_S)
+        assert dm.status("a") == status
+        with pytest.raises(dm.SourceFailed) as one:
+            pool.apply_async(dm.fetch, ("b",)).get(COMMAND_TIMEOUT_S)
+        assert "no-such-file" == one.value.code
+        with pytest.raises(dm.Failed) as several:
+            pool.apply_async(dm.fetch, (["a", "b"],)).get(COMMAND_TIMEOUT_S)
+    assert (5, ["a", "b"]) == (several.value.exit_status, [each.name for each in several.value.outcomes])
+    assert str(several.value).startswith("1 of 2 failed: b: ")
 
 
 def test_importing_costs_nothing_that_is_not_used(run_dm: RunDm) -> None:
