@@ -382,6 +382,14 @@ def test_delete_takes_folder_ref_record_and_empty_folders_and_nothing_else(
     assert ([], {}) == (os.listdir(root), read_instances(project))
 
 
+@pytest.mark.parametrize("name", ["co2", "model.run/83"])
+def test_who_deletes_a_declared_dataset_is_told_what_does_that(project: Path, run_dm: RunDm, name: str) -> None:
+    write_manifest(project, f'["{name}"]\nuri = "https://example.org/a.csv"\n')
+    done = run_dm("delete", name)
+    assert f"'{name}' is a declared dataset" == assert_one_error(done, 2)
+    assert f"hint: dm rm --delete {name} " in done.stderr
+
+
 def test_a_deleted_one_is_computed_again(made: Results, home: Home, project: Path) -> None:
     computed = made.computed
     delete(open_here(home, project), "model.run/83")

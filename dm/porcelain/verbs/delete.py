@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dm.errors import DmError, Refused
+from dm.errors import DmError, NotFound, Refused, UsageError
 from dm.plumbing.records.state import resolve_storage_path
 from dm.porcelain.artifacts.catalogue import Spot, find_spots, read_facts
 from dm.porcelain.artifacts.removal import find_reason_to_stay, remove_artifact
-from dm.values import Outcome, fail
+from dm.values import Outcome, fail, printable, quote_word
 
 if TYPE_CHECKING:
     from dm.porcelain.project import Project
@@ -21,10 +21,16 @@ def delete(project: Project, name: str, *, dry_run: bool = False) -> list[Outcom
     project or in a store that the state leads to; an outcome for each folder, with its bytes.
 
     Copies in pools and in the peers' own folder stay (``skipped``). Whoever computes it now is waited for. With
-    ``dry_run`` nothing is changed. Raises `NotFound` where there is none, or several; `Refused` when none of its
-    folders is `dm`'s to remove.
+    ``dry_run`` nothing is changed. Raises `NotFound` where there is none, or several; `UsageError` for a name that none
+    can have, and for a declared dataset's; `Refused` when none of its folders is `dm`'s to remove.
     """
-    spots = find_spots(project, name)
+    try:
+        spots = find_spots(project, name)
+    except (NotFound, UsageError) as error:
+        if error.code == "ambiguous" or not _is_declared(project, name):
+            raise
+        hint = f"dm rm --delete {quote_word(name)} takes it out of the manifest, with its copy"
+        raise UsageError(f"'{printable(name)}' is a declared dataset", hint=hint, code="declared") from error
     judged = [(spot, find_reason_to_stay(project, spot)) for spot in spots if spot.is_there]
     if judged and all(reason is not None for _, reason in judged):
         spot, reason = judged[0]
@@ -39,6 +45,14 @@ def delete(project: Project, name: str, *, dry_run: bool = False) -> list[Outcom
     if records and not dry_run and not any(outcome.failed for outcome in outcomes):
         project.merge_recipes({}, records)
     return outcomes
+
+
+def _is_declared(project: Project, name: str) -> bool:
+    try:
+        project.manifest.find(name)
+    except NotFound:
+        return False
+    return True
 
 
 def _skip(spot: Spot, reason: str) -> Outcome:
