@@ -372,6 +372,8 @@ def test_lazy_data_is_added_read_in_place_and_left_alone_by_all_else(
         assert ("skipped", "opened in place by its loader (lazy_access)") == (outcome["state"], outcome["message"])
     told = assert_one_error(run_dm("path", "t"), 3)
     assert "'t' has no path: it is opened in place (lazy_access)" == told
+    shown = ask("show", "t")
+    assert ["skipped"] * 2 == [shown.only["state"], shown.document["dataset"]["state"]]
     assert asked == http_server.count("/t.csv")
     assert not default_copy(home, "127.0.0.1/t.csv").exists()
     assert not (project / ".datamanifest-state.toml").exists()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
 
 root_option = click.option("--root", metavar="DIR", help="The store root (default: the one in force here).")
+only_root_option = click.option("--root", metavar="DIR", help="This store only (default: every one used here).")
 
 
 def open_places_here(session: Session) -> Places:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import click
 
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import root_option
+from dm.plumbing.cli.stores import only_root_option
 
 
 @command("dedup")
 @click.option("--dry-run", is_flag=True, help="Only say what would be joined, with the bytes that it would free.")
 @click.option("--include-pool", "pools", multiple=True, metavar="DIR", help="Also the files in DIR (repeatable).")
-@root_option
+@only_root_option
 def COMMAND(session: Session, dry_run: bool, pools: tuple[str, ...], root: str | None) -> None:  # noqa: N802
     """Let equal files of the working copies share their bytes, those that other tools made too.
 
     Each file gives way to a link to its object (reflink, else hard link), after both were read once more. What a hard
-    link joins is read-only afterwards. Without --root every store that is used here is looked through. Say --dry-run
-    first.
+    link joins is read-only afterwards. Say --dry-run first.
     """
     from dm.porcelain.cli.render import draw_outcome, draw_total
     from dm.porcelain.verbs.dedup import DedupOptions, dedup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dm.plumbing.cli.frame import Session, command
-from dm.plumbing.cli.stores import root_option
+from dm.plumbing.cli.stores import only_root_option
 from dm.porcelain.cli.durations import DURATION
 
 
@@ -16,15 +16,14 @@ from dm.porcelain.cli.durations import DURATION
 )
 @click.option("--quarantine", is_flag=True, help="Also what was put aside more than the grace time ago.")
 @click.option("--gone", is_flag=True, help="Also forget copies that are not there any more, and what only they had.")
-@root_option
+@only_root_option
 def COMMAND(  # noqa: N802
     session: Session, dry_run: bool, grace: float | None, quarantine: bool, gone: bool, root: str | None
 ) -> None:
     """Remove from the stores what no ref reaches: objects whose copies are gone, and old partial downloads.
 
-    Working copies stay, and so do the refs that say what they are. Without --root every store that is used here is
-    looked through; other projects that share one lose nothing, since their refs count. What was touched within the
-    grace time is left.
+    Working copies stay, and so do the refs that say what they are. Other projects that share a store lose
+    nothing, since their refs count. What was touched within the grace time is left.
     """
     from dm.porcelain.cli.render import draw_outcome, draw_total
     from dm.porcelain.verbs.prune import GRACE_S, PruneOptions, prune

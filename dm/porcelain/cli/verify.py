@@ -16,7 +16,6 @@ from dm.plumbing.cli.stores import (
     find_stores_here,
     open_places_here,
     open_store,
-    root_option,
 )
 from dm.porcelain.cli.durations import DURATION
 from dm.values import Outcome, fail
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--repair", is_flag=True, help="Mend what is broken; the bad bytes are kept in the quarantine.")
 @click.option("--dry-run", is_flag=True, help="With --repair: only say what would be mended, and from where.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Copies read at once (default: a core each).")
-@root_option
+@click.option("--root", metavar="DIR", help="This store, whole, instead of the datasets.")
 def COMMAND(  # noqa: N802
     session: Session,
     names: tuple[str, ...],
