@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dm.errors import DmError, gravest
+from collections.abc import Iterable
+
+from dm.errors import DmError, UsageError, gravest
 from dm.values import Outcome
 
 #: Several datasets by name. (Not any iterable: a single `str` is one, and means one dataset.)
@@ -29,6 +31,27 @@ class Failed(DmError):
     def __reduce__(self) -> tuple[object, ...]:
         # An exception that cannot be made again in the process that waits for it leaves that waiting for ever.
         return Failed, (self.outcomes,)
+
+
+def check_name(name: object) -> str:
+    """A name that a caller gave. Raises `UsageError` for what is no text: an outcome is a tuple, and has a ``name``."""
+    if not isinstance(name, str):
+        hint = "pass its .name" if isinstance(name, Outcome) else None
+        raise UsageError(f"a name is a text, not {_name_type(name)}", hint=hint)
+    return name
+
+
+def list_names(names: object) -> list[str]:
+    """The names that a caller gave, several at once. Raises `UsageError` for what is none: verbs take no names for all.
+    """
+    if isinstance(names, Outcome) or not isinstance(names, Iterable):
+        hint = "pass its .name" if isinstance(names, Outcome) else "give one as a text, several as a list or tuple"
+        raise UsageError(f"names are texts, not {_name_type(names)}", hint=hint)
+    return [check_name(name) for name in names]
+
+
+def _name_type(value: object) -> str:
+    return "None" if value is None else type(value).__name__
 
 
 def check_one(outcome: Outcome) -> Outcome:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from dm.answers import Names, Outcomes, check_all, check_one
+from dm.answers import Names, Outcomes, check_all, check_name, check_one, list_names
 from dm.durations import Duration, read_duration
 from dm.environment import Environment, read_monotonic_s
 from dm.errors import NotFound, UsageError
@@ -164,7 +164,7 @@ class Manifest:
             fail_fast=fail_fast,
             delegate=delegate,
         )
-        return self._answer(names, lambda chosen: run(self._project, chosen, options), check=check)
+        return self._answer_some(names, lambda chosen: run(self._project, chosen, options), check=check)
 
     def load(self, name: str, *, loader: Loader | None = None, jobs: int | None = None) -> Any:
         """Fetch a dataset unless it is there, verified, and return what its loader makes of it.
@@ -183,7 +183,7 @@ class Manifest:
 
         self._project.forget_state()
         options = FetchOptions(jobs=_check_jobs(jobs) or self._project.jobs)
-        return run(self._project, name, loader=loader, options=options)
+        return run(self._project, check_name(name), loader=loader, options=options)
 
     def path_of(self, name: str) -> Path:
         """Where a dataset's copy is, or the folder of the result that ``<cachetype>[/<version>]/<digits of its hash>``
@@ -194,7 +194,7 @@ class Manifest:
         from dm.porcelain.verbs.locate import find_path
 
         self._project.forget_state()
-        return find_path(self._project, name)
+        return find_path(self._project, check_name(name))
 
     @overload
     def status(self, names: str) -> Outcome: ...
@@ -209,7 +209,7 @@ class Manifest:
         """
         from dm.porcelain.verbs.status import status as run
 
-        return self._answer(names, lambda chosen: run(self._project, chosen), check=False)
+        return self._answer_some(names, lambda chosen: run(self._project, chosen), check=False)
 
     @overload
     def verify(
@@ -279,7 +279,7 @@ class Manifest:
             repair=repair,
             dry_run=dry_run,
         )
-        return self._answer(names, lambda chosen: run(self._project, chosen, options), check=check)
+        return self._answer_some(names, lambda chosen: run(self._project, chosen, options), check=check)
 
     # What is declared
 
@@ -409,7 +409,7 @@ class Manifest:
         from dm.porcelain.verbs.locate import describe
 
         self._project.forget_state()
-        return describe(self._project, name)
+        return describe(self._project, check_name(name))
 
     # Keeping copies, results and stores in order
 
@@ -464,7 +464,7 @@ class Manifest:
         """
         from dm.porcelain.verbs.refresh import refresh as run
 
-        return self._answer(names, lambda chosen: run(self._project, chosen, dry_run=dry_run), check=check)
+        return self._answer_some(names, lambda chosen: run(self._project, chosen, dry_run=dry_run), check=check)
 
     def delete(self, name: str, *, dry_run: bool = False, check: bool = True) -> Outcomes:
         """Remove one result of a cached function, named by ``<cachetype>[/<version>]/<digits of its hash>``, with its
@@ -478,7 +478,7 @@ class Manifest:
         from dm.porcelain.verbs.delete import delete as run
 
         self._project.forget_state()
-        outcomes = run(self._project, name, dry_run=dry_run)
+        outcomes = run(self._project, check_name(name), dry_run=dry_run)
         return check_all(outcomes) if check else outcomes
 
     def dedup(
@@ -568,17 +568,24 @@ class Manifest:
     def _resolve(self, path: str | PathLike[str]) -> Path:
         return Path(self._project.environment.working_folder, path)
 
-    def _answer(
+    def _answer_some(
         self, names: str | Names | None, run: Callable[[Names], Outcomes], *, check: bool
     ) -> Outcome | Outcomes:
+        """Where no names mean all."""
+        if names is not None:
+            return self._answer(names, run, check=check)
+        self._project.forget_state()
+        outcomes = run([])
+        return check_all(outcomes) if check else outcomes
+
+    def _answer(self, names: str | Names, run: Callable[[Names], Outcomes], *, check: bool) -> Outcome | Outcomes:
         self._project.forget_state()
         if isinstance(names, str):
             name = self._find_name(names)
             outcome = _choose(name, run([names]))
             return check_one(outcome) if check else outcome
-        if names is not None and not names:
-            return []
-        outcomes = run(names or [])
+        chosen = list_names(names)
+        outcomes = run(chosen) if chosen else []
         return check_all(outcomes) if check else outcomes
 
     def _find_name(self, identifier: str) -> str:

@@ -262,6 +262,24 @@ def test_one_name_gives_its_own_outcome_also_where_it_requires_others(here: Path
         dm.fetch("b", jobs=0)
 
 
+def test_none_for_a_name_never_means_all(here: Path, http_server: HttpServer) -> None:
+    declare(here, http_server, "a", "b")
+    dm.fetch()
+    (row, _) = dm.list()
+    before = snapshot(here)
+    for function in (dm.remove, dm.pin, dm.unlock, dm.lock, dm.show, dm.path, dm.load, dm.delete):
+        for name in (None, row, 5):
+            with pytest.raises(dm.UsageError, match="text"):
+                function(name)
+    for function in (dm.fetch, dm.verify, dm.status, dm.refresh, dm.remove, dm.pin, dm.unlock, dm.lock):
+        assert [] == function([]) == function(())
+        for names in (row, [row], [None], 5):
+            with pytest.raises(dm.UsageError, match="text"):
+                function(names)
+    assert before == snapshot(here)
+    assert ["a", "b"] == [each.name for each in dm.status(name for name in ("a", "b"))]
+
+
 def test_the_first_failure_ends_a_fetch_that_is_to_fail_fast(here: Path, http_server: HttpServer) -> None:
     declare(here, http_server, "a")
     with pytest.raises(dm.Failed) as caught:
