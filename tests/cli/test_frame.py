@@ -46,6 +46,8 @@ def test_every_command_has_help(run_dm: RunDm) -> None:
         (["fetch", "--jbos", "2"], "no such option '--jbos'", "dm fetch --help"),
         (["fetch", "--jobs", "many"], "'many' is not a valid integer", "dm fetch --help"),
         (["fetch", "--jobs", "0"], "0 is not in the range 1<=x<=256", "dm fetch --help"),
+        (["--force", "fetch"], "no such option '--force'", "the options of a command stand after it"),
+        (["--versoin"], "'--version'", "the options of a command stand after it"),
         (["path"], "missing argument 'NAME'", "dm path --help"),
         (["add"], "missing argument", "dm add --help"),
         (["-C", "nowhere", "status"], "cannot change to 'nowhere': No such file or directory", None),

@@ -246,7 +246,11 @@ def _flatten(text: str) -> str:
 
 def _usage_hint(error: click.ClickException) -> str | None:
     context = getattr(error, "ctx", None)
-    return f"{context.command_path} --help" if context is not None else None
+    if context is None:
+        return None
+    if isinstance(error, click.NoSuchOption) and isinstance(context.command, click.Group):
+        return f"the options of a command stand after it; {context.command_path} --help lists those before it"
+    return f"{context.command_path} --help"
 
 
 def _stop_progress(slot: _Slot) -> None:
