@@ -109,10 +109,24 @@ def _open_as_named(arguments: Mapping[str, object]) -> Manifest:
     return _open_anywhere(arguments) if is_of_results else Manifest.open()
 
 
+def _open_for_verify(arguments: Mapping[str, object]) -> Manifest:
+    """For stores and paths, which need no manifest; names do, unless they are of results."""
+    names = arguments.get("names")
+    given = names if isinstance(names, tuple | builtins.list) else () if names is None else (names,)
+    if any(isinstance(each, str) for each in given):
+        return _open_as_named(arguments)
+    is_of_stores = bool(given) or arguments.get("all") or arguments.get("root") is not None
+    return _open_stores(arguments) if is_of_stores else Manifest.open()
+
+
+def _open_stores(_arguments: Mapping[str, object]) -> Manifest:
+    return Manifest(Project.open_anywhere(Environment.read()))
+
+
 _here = _On(lambda _arguments: Manifest.open())
 _anywhere = _On(_open_anywhere)
 _as_named = _On(_open_as_named)
-_stores_here = _On(lambda _arguments: Manifest(Project.open_anywhere(Environment.read())))
+_stores_here = _On(_open_stores)
 
 add = _here(Manifest.add)
 dedup = _stores_here(Manifest.dedup)
@@ -129,7 +143,7 @@ remove = _here(Manifest.remove)
 show = _as_named(Manifest.show)
 status = _here(Manifest.status)
 unlock = _here(Manifest.unlock)
-verify = _as_named(Manifest.verify)
+verify = _On(_open_for_verify)(Manifest.verify)
 
 
 def init(folder: str | PathLike[str] = ".") -> Outcome:

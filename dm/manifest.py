@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from dm.answers import Names, Outcomes, check_all, check_name, check_one, list_names
 from dm.durations import Duration, read_duration
-from dm.environment import Environment, read_monotonic_s
+from dm.environment import Environment
 from dm.errors import NotFound, UsageError
-from dm.porcelain.project import Project
+from dm.porcelain.project import JOBS_MAX, Project
 from dm.progress import SILENT, Progress
 from dm.values import Outcome
 
@@ -229,7 +229,7 @@ class Manifest:
     @overload
     def verify(
         self,
-        names: Names | None = None,
+        names: Names | PathLike[str] | Sequence[PathLike[str]] | None = None,
         *,
         quick: bool = False,
         check: bool = True,
@@ -239,11 +239,13 @@ class Manifest:
         repair: bool = False,
         dry_run: bool = False,
         jobs: int | None = None,
+        all: bool = False,
+        root: str | PathLike[str] | None = None,
     ) -> Outcomes: ...
 
     def verify(
         self,
-        names: str | Names | None = None,
+        names: str | Names | PathLike[str] | Sequence[PathLike[str]] | None = None,
         *,
         quick: bool = False,
         check: bool = True,
@@ -253,10 +255,16 @@ class Manifest:
         repair: bool = False,
         dry_run: bool = False,
         jobs: int | None = None,
+        all: bool = False,
+        root: str | PathLike[str] | None = None,
     ) -> Outcome | Outcomes:
         """Read every byte again and compare it with the digests: of one dataset, of several, or of all and of what
         cached functions produced; return an outcome for each. One of these is named by
         ``<cachetype>[/<version>]/<digits of its hash>``.
+
+        A path in a store, as a `pathlib.Path`, is compared with what is known of it there: a copy, a folder with
+        several, a whole store, also one that was copied from elsewhere; that gives a list. ``all`` looks at every store
+        that is used here, whole, besides the datasets, ``root`` at one store instead of them.
 
         ``quick`` trusts unchanged stat data, ``contract`` computes the manifest's checksum in any case. ``older_than``
         looks only at what was not read whole for so long, ``max_time`` begins nothing after that time: both are
@@ -265,21 +273,33 @@ class Manifest:
         default one for each core). Without ``repair`` no data is changed.
 
         With ``check`` a difference is raised as `ContentMismatch`, one among several as `Failed`; so is `NotFound` for
-        what is named and not there (among all it is skipped). What differs is in the outcome's ``differences``.
+        what is named and not there (among all it is skipped). What differs is in the outcome's ``differences``. Raises
+        `UsageError` for options that contradict each other, `NotFound` where ``root`` is no store.
         """
-        from dm.porcelain.verbs.verify import VerifyOptions
-        from dm.porcelain.verbs.verify import verify as run
+        from dm.porcelain.verbs.verify import VerifyOptions, Wanted, verify_all
 
         options = VerifyOptions(
             quick=quick,
             contract=contract,
             older_than_s=None if older_than is None else read_duration(older_than),
-            deadline_s=None if max_time is None else read_monotonic_s() + read_duration(max_time),
             jobs=_check_jobs(jobs) or os.cpu_count() or 1,
             repair=repair,
             dry_run=dry_run,
         )
-        return self._answer_some(names, lambda chosen: run(self._project, chosen, options), check=check)
+        max_time_s = None if max_time is None else read_duration(max_time)
+        wanted = Wanted(root=None if root is None else self._resolve(root), everything=all)
+
+        def run(wanted: Wanted) -> Outcomes:
+            return verify_all(self._project, wanted, options, max_time_s=max_time_s)
+
+        if names is None or isinstance(names, str):
+            return self._answer_some(names, lambda chosen: run(wanted._replace(names=chosen)), check=check)
+        words, paths = _sort_paths(names)
+        if not words and not paths:
+            return []
+        self._project.forget_state()
+        outcomes = run(wanted._replace(names=words, paths=[self._normalize(path) for path in paths]))
+        return check_all(outcomes) if check else outcomes
 
     # What is declared
 
@@ -568,6 +588,9 @@ class Manifest:
     def _resolve(self, path: str | PathLike[str]) -> Path:
         return Path(self._project.environment.working_folder, path)
 
+    def _normalize(self, path: PathLike[str]) -> Path:
+        return Path(os.path.normpath(self._resolve(path)))
+
     def _answer_some(
         self, names: str | Names | None, run: Callable[[Names], Outcomes], *, check: bool
     ) -> Outcome | Outcomes:
@@ -601,9 +624,20 @@ def _choose(name: str, outcomes: Outcomes) -> Outcome:
     return next((outcome for outcome in own if outcome.failed), own[0])
 
 
+def _sort_paths(names: object) -> tuple[list[str], list[PathLike[str]]]:
+    """What a caller named: names, and paths. An outcome opens like a path, but it has a name too: that is refused."""
+    if isinstance(names, PathLike) and not isinstance(names, Outcome):
+        return [], [names]
+    if isinstance(names, Outcome) or not isinstance(names, Iterable):
+        return list_names(names), []
+    given = [*names]
+    paths = [each for each in given if isinstance(each, PathLike) and not isinstance(each, Outcome)]
+    return list_names([each for each in given if not isinstance(each, PathLike) or isinstance(each, Outcome)]), paths
+
+
 def _check_jobs(jobs: int | None) -> int | None:
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"jobs is {jobs}", hint="at least one thing is done at a time")
+    if jobs is not None and not 1 <= jobs <= JOBS_MAX:
+        raise UsageError(f"jobs is {jobs}", hint=f"from 1 to {JOBS_MAX} things are done at a time")
     return jobs
 
 

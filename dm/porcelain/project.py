@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Sources asked at once by default: enough to hide latency, few enough not to bother a server.
 JOBS = 8
+#: More at once than anybody's machine or server wants.
+JOBS_MAX = 256
 
 
 class Project:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import os
+import re
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import dm
 from dm.environment import Environment
 from tests.fixtures.artifacts import HASH, RECIPE, TABLE, Results, flip, make_environment
 from tests.fixtures.commands import Ask, default_copy, snapshot, store_root, write_manifest
+from tests.fixtures.forks import CHECKOUT
 from tests.fixtures.homes import Home
 from tests.fixtures.servers import HttpServer
 
@@ -258,8 +260,9 @@ def test_one_name_gives_its_own_outcome_also_where_it_requires_others(here: Path
     write_manifest(here, f'[a]\nuri = "{uri}"\n', f'[b]\nuri = "{uri}"\nkey = "b"\nrequires = ["a"]\naliases = ["c"]\n')
     assert ("b", "ok") == dm.fetch("b", dry_run=True)[:2] == dm.fetch("c", dry_run=True)[:2]
     assert ["missing", "missing"] == [each.state for each in dm.status()]
-    with pytest.raises(dm.UsageError, match="jobs is 0"):
-        dm.fetch("b", jobs=0)
+    for jobs in (0, 257):
+        with pytest.raises(dm.UsageError, match=f"jobs is {jobs}"):
+            dm.fetch("b", jobs=jobs)
 
 
 def test_none_for_a_name_never_means_all(here: Path, http_server: HttpServer) -> None:
@@ -303,6 +306,37 @@ def test_repair_mends_what_verify_finds(here: Path, home: Home, http_server: Htt
     assert [] == dm.verify(max_time=0, older_than=timedelta(days=1))
 
 
+def test_stores_and_paths_are_verified_as_the_command_does_it(
+    here: Path, home: Home, tmp_path: Path, http_server: HttpServer, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(here, http_server, "a", "b")
+    dm.fetch()
+    store, copy = store_root(home), default_copy(home, "127.0.0.1/a.txt")
+    copy.chmod(0o644)
+    copy.write_text("data of x")
+    for call, words in (
+        (lambda: dm.verify(all=True, check=False), ["--all"]),
+        (lambda: dm.verify(all=True, repair=True, dry_run=True, check=False), ["--all", "--repair", "--dry-run"]),
+        (lambda: dm.verify(root=store, check=False), ["--root", str(store)]),
+        (lambda: dm.verify(copy, check=False), [str(copy)]),
+        (lambda: dm.verify(["b", copy.parent], check=False), ["b", str(copy.parent)]),
+        (lambda: dm.verify(all=True, max_time="0s", check=False), ["--all", "--max-time", "0"]),
+    ):
+        answer = ask("verify", *words)
+        assert sorted(read(answer.outcomes), key=repr) == sorted(describe(call()), key=repr), words
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(dm.Failed) as caught:
+        dm.verify(Path("home") / copy.relative_to(home.path))
+    assert (4, [copy]) == (caught.value.exit_status, [each.path for each in caught.value.outcomes])
+    assert dm.verify(all=True, check=False) and dm.verify(root=store, check=False)
+    with pytest.raises(dm.NotFound, match="no store"):
+        dm.verify(root=tmp_path)
+    with pytest.raises(dm.UsageError, match="without names"):
+        dm.verify(copy, all=True)
+    with pytest.raises(dm.NotFound, match="no manifest"):
+        dm.verify()
+
+
 def test_a_hash_is_of_the_parameters_as_a_result_has_it() -> None:
     assert HASH == dm.hash_params(TABLE)
     for table in ({"x": None}, [1], {1: "x"}):
@@ -326,3 +360,22 @@ def test_each_function_says_what_it_takes_and_does(name: str) -> None:
     method = getattr(dm.Manifest, {"path": "path_of"}.get(name, name), None)
     if inspect.isfunction(method):
         assert [*inspect.signature(method).parameters][1:] == [*inspect.signature(function).parameters]
+
+
+def test_the_page_has_each_function_with_its_options() -> None:
+    page = (CHECKOUT / "docs" / "python.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| `dm\.(\w+)\((.*?)\)`", page, re.MULTILINE))
+    for name in dir(dm):
+        function = getattr(dm, name)
+        if not inspect.isfunction(function) or name in ("add", "lock"):  # whose options are told in words
+            continue
+        words = []
+        for each in inspect.signature(function).parameters.values():
+            if each.kind is each.KEYWORD_ONLY and "*" not in words:
+                words.append("*")
+            default = "" if each.default is each.empty else f"={each.default!r}".replace("'", '"')
+            words.append(f"{each.name}{default}")
+        assert ", ".join(words) == said[name], name
+    options = [*inspect.signature(dm.add).parameters][1:]
+    (row,) = re.findall(r"^\| `dm\.add\(.*$", page, re.MULTILINE)
+    assert set(options) <= set(re.findall(r"`(\w+)`", row))

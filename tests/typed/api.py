@@ -21,6 +21,8 @@ def use_functions() -> None:
     assert_type(dm.status(("a", "b")), list[dm.Outcome])
     assert_type(dm.verify("a", quick=True, check=False), dm.Outcome)
     assert_type(dm.verify(older_than="30d", max_time=timedelta(minutes=10), repair=True), list[dm.Outcome])
+    assert_type(dm.verify(Path("copy")), list[dm.Outcome])
+    assert_type(dm.verify([Path("copy"), Path("other")], all=False, root="store"), list[dm.Outcome])
     assert_type(dm.remove("a", delete=True), dm.Outcome)
     assert_type(dm.remove(["a"], dry_run=True), list[dm.Outcome])
     assert_type(dm.pin("a"), dm.Outcome)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dm.plumbing.cli.frame import Session
     from dm.plumbing.records.places import Places
     from dm.plumbing.records.trust import Trust
-    from dm.plumbing.records.used_stores import UsedStores
     from dm.plumbing.store.disk import DiskStore
 
 root_option = click.option("--root", metavar="DIR", help="The store root (default: the one in force here).")
@@ -78,14 +77,6 @@ def open_store(
         process_id=environment.process_id,
         progress=session.progress,
     )
-
-
-def find_stores_here(session: Session) -> UsedStores:
-    """The stores that the manifest here, its datasets and functions use; the user's own where there is no manifest."""
-    from dm.plumbing.records.used_stores import find_used_stores
-
-    places, trust = open_trust_here(session)
-    return find_used_stores(places, () if trust is None else trust.manifest.datasets.values(), trust)
 
 
 def parse_digest(text: str, *, bare: str = "blake3") -> Digest:

@@ -2,32 +2,120 @@
 
 Three things can be looked at: the datasets of a project (`verify`), judged by their contract first, and what its
 functions produced; copies that a store knows (`verify_copies`); and a whole store (`verify_store`): every object, ref
-and marker.
+and marker. `verify_all` is for all of it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from dm.errors import DmError
+from dm.errors import DmError, UsageError
 from dm.plumbing.records.used_stores import find_used_stores
 from dm.porcelain.artifacts.catalogue import Spot, find_store, means_artifact
 from dm.porcelain.select import Selection, select
+from dm.porcelain.store_choice import check_root, choose_stores
 from dm.porcelain.verifying.artifacts import find_named, list_recorded, prepare_artifact, repair_artifact
 from dm.porcelain.verifying.copies import find_copies, verify_copies
 from dm.porcelain.verifying.datasets import prepare_look
-from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at
+from dm.porcelain.verifying.options import Report, SharedTime, VerifyOptions, ignore, look_at
 from dm.porcelain.verifying.reach import make_mender
 from dm.porcelain.verifying.repair import repair_dataset, restore_dataset
 from dm.porcelain.verifying.stores import verify_store
 from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dm.plumbing.records.dataset import Dataset
+    from dm.plumbing.store.disk import DiskStore
+    from dm.porcelain.mending import Mender
     from dm.porcelain.project import Project
 
-__all__ = ["VerifyOptions", "find_copies", "make_mender", "verify", "verify_copies", "verify_store"]
+__all__ = ["VerifyOptions", "Wanted", "verify", "verify_all", "verify_copies", "verify_store"]
+
+
+class Wanted(NamedTuple):
+    """What is to be verified. ``names``: datasets and produced ones. ``paths``, absolute: copies, folders with several,
+    whole stores. ``root``: one store, whole. ``everything``: every store that is used here, whole, besides the
+    datasets. Nothing of these: all datasets, and what the state records.
+    """
+
+    names: Sequence[str] = ()
+    paths: Sequence[Path] = ()
+    root: Path | None = None
+    everything: bool = False
+
+    @property
+    def means_datasets(self) -> bool:
+        """Whether datasets or produced ones are among it."""
+        return bool(self.names) or not (self.paths or self.root)
+
+    def check(self) -> None:
+        """Raise `UsageError` for what contradicts itself, `NotFound` where ``root`` is no store."""
+        if self.everything and (self.names or self.paths):
+            raise UsageError("--all goes without names", hint="name a store's folder to verify it whole")
+        if self.root is not None:
+            check_root(self.root)
+
+
+def verify_all(
+    project: Project,
+    wanted: Wanted,
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008 - frozen
+    *,
+    max_time_s: float | None = None,
+    report: Report | None = None,
+) -> list[Outcome]:
+    """Verify what is wanted; outcomes as `verify`, `verify_copies` and `verify_store` give them.
+
+    A project of `Project.open_anywhere` that has no manifest declares nothing: then only paths and stores are looked
+    at. Every part gets its share of ``max_time_s``. Of a store that the project chose and the user did not allow there
+    is a failed outcome. Raises as `Wanted.check` and `VerifyOptions.check`.
+    """
+    wanted.check()
+    options.check()
+    tell = report or ignore
+    outcomes: list[Outcome] = []
+    stores = [] if wanted.root is None else [project.open_store(wanted.root)]
+    if wanted.everything and wanted.root is None:
+        stores, outcomes = choose_stores(project, None, "note down what is verified in")
+        for outcome in outcomes:
+            tell(outcome)
+    has_datasets = wanted.means_datasets and project.places.project_root is not None
+    time = SharedTime(max_time_s, parts=has_datasets + len(stores) + len(wanted.paths))
+    if has_datasets:
+        outcomes += verify(project, wanted.names, time.give(options), report=tell)
+    for store in stores:
+        outcomes += _verify_store(project, store, time.give(options), tell)
+    for path in wanted.paths:
+        outcomes += _verify_path(project, path, time.give(options), tell)
+    return outcomes
+
+
+def _verify_store(project: Project, store: DiskStore, options: VerifyOptions, report: Report) -> list[Outcome]:
+    mender = _make_mender(project, store.root) if options.repair else None
+    return verify_store(store, options, mender=mender, progress=project.progress, report=report)
+
+
+def _verify_path(project: Project, path: Path, options: VerifyOptions, report: Report) -> list[Outcome]:
+    try:
+        root, names = find_copies(path)
+    except DmError as error:
+        outcome = fail(os.fspath(path), error)
+        report(outcome)
+        return [outcome]
+    store = project.open_store(root)
+    if names is None:
+        return _verify_store(project, store, options, report)
+    mender = _make_mender(project, root) if options.repair else None
+    return verify_copies(store, names, options, mender=mender, progress=project.progress, report=report)
+
+
+def _make_mender(project: Project, *roots: Path) -> Mender:
+    used = find_used_stores(project.places, project.manifest.datasets.values(), project.trust)
+    return make_mender(project.places, used, project.open_store, *roots, progress=project.progress)
 
 
 def verify(

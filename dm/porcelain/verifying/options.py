@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dm.environment import format_time, read_clock_ns
+from dm.environment import format_time, read_clock_ns, read_monotonic_s
 from dm.errors import UsageError
 from dm.porcelain.looking import Look, look_at_all
 from dm.progress import Progress
@@ -36,6 +36,23 @@ class VerifyOptions(NamedTuple):
             raise UsageError("--quick reads no bytes that --contract could be computed of")
         if self.dry_run and not self.repair:
             raise UsageError("--dry-run goes with --repair", hint="without --repair dm verify changes no data")
+
+
+class SharedTime:
+    """The time that a verification may take, shared out: each of its parts gets an equal part of what is left."""
+
+    def __init__(self, total_s: float | None, *, parts: int) -> None:
+        self._end_s = None if total_s is None else read_monotonic_s() + total_s
+        self._parts = parts
+
+    def give(self, options: VerifyOptions) -> VerifyOptions:
+        """The options for the next part."""
+        if self._end_s is None:
+            return options
+        now_s = read_monotonic_s()
+        share_s = max(0.0, self._end_s - now_s) / max(1, self._parts)
+        self._parts -= 1
+        return options._replace(deadline_s=now_s + share_s)
 
 
 def look_at(
