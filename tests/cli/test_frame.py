@@ -43,6 +43,7 @@ def test_every_command_has_help(run_dm: RunDm) -> None:
     ("arguments", "error", "hint"),
     [
         (["fetsh"], "there is no command 'fetsh'", "did you mean fetch"),
+        (["remove", "a"], "there is no command 'remove'", "did you mean rm or delete or prune?"),
         (["fetch", "--jbos", "2"], "no such option '--jbos'", "dm fetch --help"),
         (["fetch", "--jobs", "many"], "'many' is not a valid integer", "dm fetch --help"),
         (["fetch", "--jobs", "0"], "0 is not in the range 1<=x<=256", "dm fetch --help"),

@@ -92,12 +92,13 @@ class Commands(click.Group):
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an unknown one is named with its nearest neighbours."""
+        """Find the command; for an unknown one those are named that do what it says, else its nearest neighbours."""
         name = arguments[0]
         if name not in PORCELAIN and name not in PLUMBING and not name.startswith("-"):
             import difflib
 
-            near = difflib.get_close_matches(name, self.list_commands(context), n=3, cutoff=0.5)
+            does = [known for known, text in PORCELAIN.items() if text.split()[0].lower() == name.lower()]
+            near = does or difflib.get_close_matches(name, self.list_commands(context), n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "dm --help lists the commands"
             raise UsageError(f"there is no command '{name}'", hint=hint)
         return super().resolve_command(context, arguments)
