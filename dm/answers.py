@@ -16,7 +16,8 @@ Outcomes = list[Outcome]
 class Failed(DmError):
     """Several things were asked for and some failed.
 
-    ``outcomes`` holds all of them; ``exit_status`` is the gravest, and the message names each failure.
+    ``outcomes`` holds all of them; ``exit_status`` is the gravest, and the message names each failure. The hint is
+    theirs where they have one between them.
     """
 
     default_code = "several-failed"
@@ -24,7 +25,9 @@ class Failed(DmError):
     def __init__(self, outcomes: Outcomes) -> None:
         failures = [outcome for outcome in outcomes if outcome.failed]
         told = "; ".join(f"{outcome.name}: {outcome.message}" for outcome in failures)
-        super().__init__(f"{len(failures)} of {len(outcomes)} failed: {told}")
+        hints = {outcome.hint for outcome in failures}
+        hint = hints.pop() if len(hints) == 1 else None
+        super().__init__(f"{len(failures)} of {len(outcomes)} failed: {told}", hint=hint)
         self.outcomes = outcomes
         self.exit_status = gravest(outcome.exit_status for outcome in failures)
 

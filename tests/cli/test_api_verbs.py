@@ -232,6 +232,7 @@ def test_a_store_that_a_project_may_not_choose_is_told_and_raised(here: Path, tm
         with pytest.raises(dm.Failed) as caught:
             call()
         assert (6, ["place-untrusted"]) == (caught.value.exit_status, [each.code for each in caught.value.outcomes])
+        assert str(caught.value.hint).startswith("dm trust shows it")
         assert ["failed"] == [each.status for each in call(check=False)]
     assert [] == dm.dedup(root=outside)
     assert [] == list(outside.iterdir())
