@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from dm.plumbing.store.disk import DiskStore
 from tests.fixtures.commands import Ask, default_copy, snapshot, store_root, write_manifest
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.machine import MakeImage, needs
 from tests.fixtures.servers import HttpServer
+from tests.fixtures.stores import blob_id, rot
 
 BYTES = b"the same in both\n" * 1000
 
@@ -148,3 +150,19 @@ def test_what_clones_share_nothing_of_stays_and_what_is_compressed_is_joined_onc
     assert 2 * is_joined == len(told.outcomes)
     ask("dedup", env=environment)
     assert [] == ask("dedup", "--dry-run", env=environment).outcomes
+
+
+def test_good_bytes_never_give_way_to_an_object_that_rotted_unseen(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask
+) -> None:
+    own = fetched(home, project, http_server, run_dm)
+    other = peer_copy(home, "elsewhere/b.bin", BYTES)
+    rot(
+        DiskStore(store_root(home)).object_path(blob_id(BYTES)),
+        own,
+        database=home.cache / "datamanifest" / "stat-v1.db",
+    )
+    assert "clean" == ask("status", "a").only["state"]  # unseen indeed
+    answer = ask("dedup")
+    assert (4, "object-damaged") == (answer.status, answer.only["code"])
+    assert BYTES == other.read_bytes()

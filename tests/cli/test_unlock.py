@@ -16,6 +16,7 @@ from tests.fixtures.commands import Answer, Ask, default_copy, list_litter, snap
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.machine import MakeImage
 from tests.fixtures.servers import HttpServer
+from tests.fixtures.stores import rot
 
 BODY = b"these are the right bytes\n" * 20
 EDIT = b"these are mine\n"
@@ -375,3 +376,12 @@ def test_the_bytes_are_shared_again_afterwards(
     assert share_blocks(own, found)
     assert (0o444, BODY * 1000 + b"more") == (mode(own), own.read_bytes())
     assert 0 == run_dm("verify", "--all", env=env).returncode
+
+
+def test_a_private_copy_gives_way_to_no_shared_one_that_rotted_unseen(place: Place, home: Home) -> None:
+    place.unlock()
+    objects = [path for path in (store_root(home) / ".dm" / "objects").rglob("*") if path.is_file()]
+    rot(place.shared, *objects, database=home.cache / "datamanifest" / "stat-v1.db")
+    answer = place.ask("lock", "a")
+    assert 4 == answer.status, answer
+    assert BODY == place.own.read_bytes()

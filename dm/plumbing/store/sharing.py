@@ -1,6 +1,7 @@
 """Objects and files below a store's root share their bytes: a link takes the place of one of them, by one rename.
 
-Whatever is replaced was read right before and has the bytes of the digest; a file that changes meanwhile stays.
+What is replaced, and what takes its place, were both read right before and have the bytes of the digest: stat data say
+nothing of a disk that rots. A file that changes meanwhile stays.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class Sharer:
         return self._replace(self._layout.object_path(digest.raw), os.fspath(path), digest, executable=executable)
 
     def _replace(self, source: str, path: str, digest: Digest, *, executable: bool) -> LinkMode | None:
-        """``path`` is read once more, and stays when it changes. A reflink keeps the file's own mode and times."""
+        """``path`` is read once more, and stays when it changes; so is what takes its place. A reflink keeps the file's
+        own mode and times. Raises `ContentMismatch` for a damaged ``source``.
+        """
         rungs = [mode for mode in self._rungs if mode != "copy"]  # a copy joins nothing
         private = self._work.new_path()
         with machine_errors("replace", path):
@@ -79,6 +82,9 @@ class Sharer:
                 if error.code != "link-failed":
                     raise
                 return None
+            if hash_blob(private) != digest.raw:
+                os.unlink(private)
+                raise damaged_source(Path(source), digest)
             if mode == "reflink":
                 os.chmod(private, stat.S_IMODE(before.st_mode))
                 os.utime(private, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -105,14 +105,19 @@ def _judge(project: Project, dataset: Dataset, copy: Copy) -> Standing:
 
 
 def _find_shared(project: Project, dataset: Dataset, copy: Copy, standing: Standing) -> Copy | None:
-    """The copy at the dataset's location, where that is another one, may be used and has the same bytes."""
+    """The copy at the dataset's location, where that is another one, may be used and has the same bytes: read now, for
+    it is all that is left of them.
+    """
     shared = project.copy_at(project.locate(dataset))
     if shared.path == copy.path or not shared.exists():
         return None
     weighed = weigh(project, dataset, Candidate(shared, "location", recorded=False), progress=project.progress)
     if weighed.verdict != "use" or weighed.standing is None:
         return None
-    return shared if weighed.standing.measured.digest == standing.measured.digest else None
+    if weighed.standing.measured.digest != standing.measured.digest:
+        return None
+    read = judge(project, dataset, shared, quick=False, progress=project.progress)
+    return shared if read.measured.digest == standing.measured.digest else None
 
 
 def _give_way(project: Project, dataset: Dataset, copy: Copy, shared: Copy, standing: Standing | None) -> None:
