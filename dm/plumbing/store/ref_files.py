@@ -40,8 +40,8 @@ class RefFiles:
             return None
         with machine_errors("read", path):
             try:
-                # Not a file object: `dm status` reads thousands of refs.
-                descriptor = os.open(path, os.O_RDONLY)
+                # Not a file object: `dm status` reads thousands of refs. A fifo is empty: nobody is waited for.
+                descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
                 try:
                     line = os.read(descriptor, _BYTES_MAX).decode("utf-8", "replace")
                 finally:

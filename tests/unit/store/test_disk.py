@@ -13,6 +13,7 @@ from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.layout import find_store_root
 from dm.plumbing.store.measure import measure_copy
+from dm.plumbing.store.objects import FOLDER_MODE, TreeEntry
 from dm.plumbing.store.publication import Publication
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.statcache import StatCache
@@ -181,6 +182,17 @@ def test_a_damaged_tree_is_not_handed_out(store: DiskStore) -> None:
     damage(store.object_path(digest), b"x")
     with pytest.raises(ContentMismatch):
         store.read_tree(digest)
+
+
+def test_a_fifo_for_a_ref_or_a_tree_is_not_waited_for(store: DiskStore) -> None:
+    digest = store.put_tree([TreeEntry(b"empty", FOLDER_MODE, store.put_tree([]).raw, 0)])
+    store.write_ref("a", Ref(HELLO, 6, 1))
+    for path in (store.object_path(digest), store.root / ".dm" / "refs" / "a"):
+        path.unlink()
+        os.mkfifo(path)
+    with pytest.raises(ContentMismatch):
+        store.read_tree(digest)
+    assert store.read_ref("a") is None
 
 
 def test_an_object_that_the_cache_vouches_for_is_not_read(tmp_path: Path) -> None:
