@@ -19,6 +19,8 @@ from dm.plumbing.fs.temporary import is_temporary, temporary_name
 
 #: What a rename or a link onto something that lies there can answer.
 _IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR})
+#: So often a folder above may be taken away by others while one is made in it.
+_REFUSED_MAX = 20
 #: What `link` answers on file systems that have no hard links (vfat: EPERM), or at the link count's limit.
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
@@ -187,12 +189,15 @@ def ensure_folder(path: Path, *, root: Path | None = None) -> list[Path]:
     missing: list[Path] = []
     made: list[Path] = []
     folder = path
+    refused = 0
     with machine_errors("make the folder", path):
         while True:
             try:
                 os.mkdir(folder)
             except FileNotFoundError:
-                if folder.parent == folder:
+                # Below a folder that is there: /proc and automounters say so of what they do not make.
+                refused += os.path.isdir(folder.parent)
+                if folder.parent == folder or refused > _REFUSED_MAX:
                     raise
                 missing.append(folder)
                 folder = folder.parent

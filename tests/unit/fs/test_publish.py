@@ -265,6 +265,11 @@ def test_ensure_folder_refuses_a_file_in_the_way(tmp_path: Path, below: str) -> 
     assert str(caught.value) == f"cannot put anything at '{tmp_path}/a': something else is in the way"
 
 
+def test_a_file_system_that_makes_no_folders_and_says_that_there_is_none_is_told() -> None:
+    with pytest.raises(MachineFailed, match="cannot make the folder '/proc/x/y': no such file or folder"):
+        ensure_folder(Path("/proc/x/y"))
+
+
 def test_new_folders_of_a_shared_store_can_be_written_by_the_group(tmp_path: Path) -> None:
     root = tmp_path / "store"
     root.mkdir()
