@@ -45,7 +45,7 @@ class CachedFunction(Protocol[P, R_co]):
     __qualname__: str
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """The result: found and checked, else computed and kept.
+        """The result: found and checked, else computed and kept. It is what its format gives back, each time.
 
         Raises what the function raises, `UsageError` for an argument that has no plain form, and what opening the
         project raises. A crash leaves the whole result or none.
