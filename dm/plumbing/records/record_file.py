@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from dm.plumbing.fs.machine import machine_errors
+from dm.errors import Refused
+from dm.plumbing.fs.machine import display_path, machine_errors
 
 
 class RecordFile(NamedTuple):
@@ -29,14 +31,19 @@ class RecordFile(NamedTuple):
 
 
 def read_record(path: Path) -> RecordFile:
-    """Read a file that may be missing. Raises `MachineFailed`."""
+    """Read a file that may be missing. Raises `MachineFailed`, and `Refused` for a device or a fifo: a clone may bring
+    a link to one, which would be read for ever.
+    """
     with machine_errors("read", path):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return RecordFile(path, None, None)
         try:
             status = os.fstat(descriptor)
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # reading a folder says so itself
+                message = f"cannot read '{display_path(path)}': it is no file"
+                raise Refused(message, hint="remove it, or the link that leads to it", code="special-file")
             with os.fdopen(descriptor, "rb", closefd=False) as stream:
                 return RecordFile(path, stream.read(), status)
         finally:

@@ -34,7 +34,7 @@ def COMMAND(session: Session, files: tuple[str, ...], kind: str | None) -> None:
     chosen = [(session.resolve(name), kind or _tell_kind(name)) for name in files] or _find_documents(session)
     outcomes, findings = [], []
     for path, found_kind in chosen:
-        found = _check(path, found_kind)
+        found = _check(path, found_kind, named=bool(files))
         findings += found
         exit_status = 1 if found else 0
         outcomes.append(Outcome(str(path), "failed" if found else "ok", path=path, exit_status=exit_status))
@@ -55,14 +55,16 @@ def COMMAND(session: Session, files: tuple[str, ...], kind: str | None) -> None:
     session.finish(outcomes, draw=draw, fields={"findings": rows}, exit_status=1 if findings else 0)
 
 
-def _check(path: Path, kind: str) -> list[Finding]:
+def _check(path: Path, kind: str, *, named: bool) -> list[Finding]:
+    """``named``: by the user, who may as well name a pipe."""
     from dm.plumbing.fs.machine import machine_errors
+    from dm.plumbing.records.record_file import read_record
     from dm.plumbing.records.schema import Finding, validate
 
     if not path.exists():
         raise NotFound(f"'{path}' does not exist", code="no-path")
     with machine_errors("read", path):
-        data = path.read_bytes()
+        data = path.read_bytes() if named else read_record(path).content or b""
     try:
         findings = validate(kind, data, path)
         return _add_faults(findings, data, path) if kind == "manifest" else findings

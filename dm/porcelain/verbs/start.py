@@ -9,6 +9,7 @@ from dm.errors import DmError, Refused
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder, write_file
 from dm.plumbing.records.manifest import MANIFEST_NAMES
+from dm.plumbing.records.record_file import read_record
 from dm.plumbing.records.state import STATE_FILE_NAME
 from dm.plumbing.records.trust import TrustStore
 from dm.progress import SILENT, Progress
@@ -46,8 +47,7 @@ def start(folder: Path, environment: Environment, *, progress: Progress = SILENT
 
 
 def _ignore(path: Path) -> None:
-    with machine_errors("read", path):
-        text = path.read_bytes() if path.exists() else b""
+    text = read_record(path).content or b""
     lines = {line.strip() for line in text.splitlines()}
     missing = [entry.encode() for entry in IGNORED if entry.encode() not in lines]
     if missing:
