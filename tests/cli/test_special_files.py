@@ -47,6 +47,21 @@ def test_validate_and_init_wait_for_none_either(run_dm: RunDm, project: Path, ki
     assert not path.exists()
 
 
+@pytest.mark.parametrize("kind", ["device", "fifo"])
+def test_a_copy_that_is_a_device_or_fifo_is_refused_and_not_read(run_dm: RunDm, project: Path, kind: str) -> None:
+    (project / "source.txt").write_text("1")
+    uri = (project / "source.txt").as_uri()
+    write_manifest(project, f'[a]\nuri = "{uri}"\nkey = "a.txt"\nstore = "$repo"\n')
+    assert 0 == run_dm("fetch").returncode
+    path = project / "datasets" / "a.txt"
+    path.unlink()
+    put(path, kind)
+    for command in ("status", "fetch", "verify"):
+        done = run_dm(command)
+        assert 6 == done.returncode, (command, done.stdout, done.stderr)
+        assert f"cannot read '{path}': it is neither a file nor a folder" in done.stderr
+
+
 def put(path: Path, kind: str) -> None:
     path.parent.mkdir(exist_ok=True)
     if kind == "fifo":

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dm.errors import Refused
 from dm.plumbing.fs.buffer import make_buffer
-from dm.plumbing.fs.machine import machine_errors
+from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.walk import Entry, scan_tree
 from dm.plumbing.store.markers import MARKER_NAME
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry, tree_id
@@ -218,6 +219,9 @@ class _Measurement:
 
     def measure_file(self, status: os.stat_result) -> Measured:
         cache, path, other = self.cache, self.path, self.other
+        if not stat.S_ISREG(status.st_mode):  # a clone may bring a link to one, which would be read for ever
+            message = f"cannot read '{display_path(path)}': it is neither a file nor a folder"
+            raise Refused(message, hint="remove it, or the link that leads to it", code="special-file")
         stamp = Stamp.of_stat(status)
         clock_ns = 0
         if cache is not None:
