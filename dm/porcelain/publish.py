@@ -43,8 +43,8 @@ def publish(
     """Publish staged datasets, those of one store together; the answer has for each what became of it, in order.
 
     With ``aside`` what lies at a place, and is other content, is moved into the quarantine right before the new is
-    shown, with that text in its note; without, it fails that dataset. Nothing is ever overwritten. The caller holds the
-    locks.
+    shown, with that text in its note, and objects that are there already are read before they serve it; without, it
+    fails that dataset. Nothing is ever overwritten. The caller holds the locks.
     """
     results: list[Published | DmError | None] = [None] * len(batch)
     stores: dict[Path, tuple[DiskStore, list[tuple[int, str | None]]]] = {}
@@ -65,7 +65,9 @@ def publish(
             results[index] = error
     for store, items in stores.values():
         try:
-            answers = store.publish_each([_describe(*batch[index], note) for index, note in items])
+            answers = store.publish_each(
+                [_describe(*batch[index], note)._replace(anew=aside is not None) for index, note in items]
+            )
         except DmError as error:
             answers = [error] * len(items)
         for (index, _), answer in zip(items, answers, strict=True):

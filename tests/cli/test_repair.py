@@ -7,6 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.disk import DiskStore
 from dm.plumbing.store.publication import Publication
@@ -15,9 +17,18 @@ from dm.porcelain.verbs.verify import VerifyOptions, verify_store
 from dm.values import Digest, Outcome
 from tests.cli.test_verify import copy_of, fetched, overwrite, store_folder
 from tests.fixtures.archives import read_tree
-from tests.fixtures.commands import NO_RETRIES, Ask, StartDm, snapshot, store_root, wait_for, write_manifest
+from tests.fixtures.commands import (
+    NO_RETRIES,
+    Ask,
+    StartDm,
+    snapshot,
+    store_root,
+    wait_for,
+    write_manifest,
+)
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
+from tests.fixtures.stores import rot
 
 
 def break_link(path: Path, data: bytes) -> None:
@@ -355,6 +366,26 @@ def test_a_failure_that_something_else_mends_meanwhile_is_none(
         overwrite(copy, b"a")
     status, stdout, stderr = wait_for(process)
     assert (0, True) == (status, "something else mended it meanwhile" in stdout), (stdout, stderr)
+
+
+@pytest.mark.parametrize(
+    "words", [("verify", "--repair"), ("fetch", "--force", "a"), ("gone", "fetch", "--force", "a")], ids="".join
+)
+def test_what_rotted_unseen_is_not_put_back_in_its_own_place(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, words: tuple[str, ...]
+) -> None:
+    """The stat cache vouches for the object, of which the copy is a link: what the source gave did not matter."""
+    fetched(project, http_server, run_dm, "a")
+    copy, data = copy_of(home, "a"), b"a" * 100
+    rotten = DiskStore(store_root(home)).object_path(Digest.of_blob(blake3_of(data)))
+    rot(rotten, copy, database=home.cache / "datamanifest" / "stat-v1.db")
+    assert 4 == run_dm("verify").returncode
+    if words[0] == "gone":
+        lose(copy)
+        words = words[1:]
+    assert 0 == run_dm(*words).returncode
+    assert data == copy.read_bytes()
+    assert 0 == run_dm("verify", "--all").returncode
 
 
 # What is gone -----------------------------------------------------------------------------------------------------

@@ -120,9 +120,12 @@ class LooseObjects:
         wanted: Iterable[tuple[bytes, int | None]],
         *,
         tree: bytes | None = None,
+        anew: bool = False,
         progress: Progress = SILENT,
     ) -> Examined:
-        """Look at blobs: are they there, and are their bytes those of their names? What is read is recorded."""
+        """Look at blobs: are they there, and are their bytes those of their names? What is read is recorded; with
+        ``anew`` all are.
+        """
         expected = dict(wanted)
         clock_ns = 0
         if self._cache is not None and expected and self._layout.is_there():
@@ -131,7 +134,7 @@ class LooseObjects:
                 clock_ns = self._cache.read_clock_ns(meta, os.stat(meta).st_dev, fresh=len(expected) > 1)
         seen, damaged, missing = self._look_at(sorted(expected), expected)
         ids: list[bytes | None] = [None] * len(seen)
-        if self._cache is not None:
+        if self._cache is not None and not anew:
             ids = self._ask_cache(seen, tree)
         ids = [found if found == each.raw else None for found, each in zip(ids, seen, strict=True)]
         unread = [position for position, found in enumerate(ids) if found is None]

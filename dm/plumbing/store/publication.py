@@ -20,9 +20,10 @@ class Publication(NamedTuple):
     `measure_copy` said of a folder (asked again only when something in it has changed since); ``aliases`` are other
     digests that were measured of the same bytes. ``stand_alone``: no digest is computed and no object made.
     ``replace``: other content at ``copy`` gives way. ``aside``: whatever lies at ``copy`` is moved to the quarantine
-    right before the new is renamed to its place, with this text as its note; it is not compared. ``executables``: for a
-    file system that keeps no modes, the relative names of the files that are executable in the source (``b""`` for a
-    file itself).
+    right before the new is renamed to its place, with this text as its note; it is not compared. ``anew``: objects that
+    are there already are read, whatever the stat cache says of them: the copy's bytes were found wrong.
+    ``executables``: for a file system that keeps no modes, the relative names of the files that are executable in the
+    source (``b""`` for a file itself).
     """
 
     staged: Path
@@ -33,6 +34,7 @@ class Publication(NamedTuple):
     stand_alone: bool = False
     replace: bool = False
     aside: str | None = None
+    anew: bool = False
     owned: bool = True
     measured: Measured | None = None
     executables: frozenset[bytes] | None = None

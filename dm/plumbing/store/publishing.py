@@ -169,18 +169,22 @@ class Publisher:
             item.mode = None
 
     def _find_existing(self, items: Iterable[_Item]) -> None:
-        """Which objects are there already? Single files are asked about together, a folder's too."""
-        singles: list[tuple[bytes, int]] = []
-        for item in items:
+        """Which objects are there already? Single files are asked about together, a folder's too; first of all those
+        that are read whatever is known of them.
+        """
+        singles: dict[bool, list[tuple[bytes, int]]] = {True: [], False: []}
+        for item in sorted(items, key=lambda item: not item.publication.anew):
+            anew = item.publication.anew
             if item.fault is not None or not item.has_objects:
                 continue
             content = item.content
             wanted = [(raw, entry.size) for entry, raw in content.list_contents()]
             if content.is_folder and content.digest is not None:
-                item.met_objects = self._writer.find_existing(wanted, tree=content.digest.raw)
+                item.met_objects = self._writer.find_existing(wanted, tree=content.digest.raw, anew=anew)
             else:
-                singles += wanted
-        self._writer.find_existing(singles)
+                singles[anew] += wanted
+        for anew, wanted in singles.items():
+            self._writer.find_existing(wanted, anew=anew)
 
     # Everything is written under private names
 

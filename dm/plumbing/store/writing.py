@@ -53,8 +53,10 @@ class ObjectWriter:
         self._unfit: set[bytes] = set()  # objects that no file may be a hard link to
         self._told = False
 
-    def find_existing(self, wanted: Iterable[tuple[bytes, int]], *, tree: bytes | None = None) -> bool:
-        """Look which of these blobs (id and size; ``tree`` as in `examine`) are there, and verify those.
+    def find_existing(
+        self, wanted: Iterable[tuple[bytes, int]], *, tree: bytes | None = None, anew: bool = False
+    ) -> bool:
+        """Look which of these blobs (id and size; ``tree`` and ``anew`` as in `examine`) are there, and verify those.
 
         Returns whether there were any.
         """
@@ -62,7 +64,7 @@ class ObjectWriter:
         there = {raw: size for raw, size in dict(wanted).items() if raw not in sound and exists(object_path(raw))}
         if not there:
             return False
-        examined = self.objects.examine(there.items(), tree=tree, progress=self._progress)
+        examined = self.objects.examine(there.items(), tree=tree, anew=anew, progress=self._progress)
         sound.update(examined.sound)
         if examined.exposed and "hardlink" in self.ground.rungs:
             self._unfit |= self.objects.protect(examined.exposed & examined.sound)
