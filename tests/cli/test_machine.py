@@ -196,6 +196,7 @@ def as_other(home: Home, project: Path, *arguments: str, **variables: str) -> su
 
 def give_away(folder: Path, *, mode: int = 0o755) -> None:
     """Let everything there be another user's, readable for all."""
+    needs_root()
     for path in (*folder.rglob("*"), folder):
         os.chown(path, OTHER_USER, OTHER_USER, follow_symlinks=False)
     folder.chmod(mode)

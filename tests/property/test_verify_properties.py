@@ -109,7 +109,7 @@ def apply(step: tuple[str, str, bytes], root: Path, outside: Path) -> None:
         elif action == "remove":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         elif action == "chmod":
-            path.chmod(path.stat().st_mode ^ 0o100)
+            path.chmod(path.stat().st_mode ^ (0o010 if path.is_dir() else 0o100))  # who owns a folder needs its 0o100
         elif action == "link":
             os.link(path, outside / str(len(os.listdir(outside))))
         elif action == "unlink":
