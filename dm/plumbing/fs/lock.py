@@ -10,15 +10,17 @@ A document (manifest, state) is `dm`'s own: `DocumentLock`, a `flock`. A working
 
 The second is a hard link to the first wherever the file system has hard links: it appears at once with its text, and
 whoever holds the `flock` and finds ``<copy>.lock`` to be that same file knows that its `dm` is dead, with no gap
-between creating and recording. Without hard links the file is created exclusively and its identity recorded in the
-second line of the first file. Any other ``<copy>.lock`` is judged by the age rules of `marker.Judge`; where `flock`
-does not work those rules stand alone.
+between creating and recording. Without hard links, and where a link could not be removed again (another user's first
+file, in a sticky folder), the file is created exclusively and its identity recorded in the second line of the first
+file. Any other ``<copy>.lock`` is judged by the age rules of `marker.Judge`; where `flock` does not work those rules
+stand alone.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -257,7 +259,7 @@ class CopyLock:
         recorded = self._read_record() if linkable and size_bytes else None
         if linkable:
             write_holder(self._descriptor, self._text, size_bytes)
-        link = linkable
+        link = linkable and self._can_remove_link()
         while True:
             try:
                 if link:
@@ -284,6 +286,17 @@ class CopyLock:
                 write_holder(self._descriptor, record, len(self._text))
                 self._recorded = True
             return self._hold(descriptor, own_descriptor=True)
+
+    def _can_remove_link(self) -> bool:
+        """Not where the private file is another user's and the copy's folder is sticky: the link would stay there."""
+        euid = os.geteuid()
+        if os.fstat(self._descriptor).st_uid == euid:
+            return True
+        try:
+            folder = os.stat(self.copy.parent)
+        except FileNotFoundError:
+            return True
+        return not folder.st_mode & stat.S_ISVTX or folder.st_uid == euid
 
     def _meet(self, recorded: tuple[str, int, int] | None, *, linkable: bool) -> bool:
         """There is a ``<copy>.lock``. True when it is a dead `dm`'s link to our own file, which makes it ours."""

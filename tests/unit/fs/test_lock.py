@@ -485,6 +485,33 @@ print(os.listdir(root))
     assert output == ("4711 here\n['.dm']\n", "")
 
 
+@pytest.mark.needs_root
+def test_the_lock_of_a_copy_in_a_sticky_folder_goes_with_its_holder_whoever_made_the_private_file(
+    tmp_path: Path,
+) -> None:
+    """A second name for another user's file could be made there, and never removed again."""
+    needs_root()
+    let_others_in(tmp_path)
+    with make_lock(tmp_path):
+        pass
+    (tmp_path / ".dm" / "locks" / NAME).chmod(0o666)
+    tmp_path.chmod(0o1777)
+    script = """
+import sys
+from pathlib import Path
+from dm.plumbing.fs.lock import CopyLock
+root = Path(sys.argv[1])
+for _ in range(2):
+    with CopyLock(root=root, copy=root / "copy.nc", name="0123abcd" * 8, host_name="here", process_id=4711):
+        print((root / "copy.nc.lock").read_text())
+    print(os.listdir(root))
+"""
+    output = run_as_other_user(script, str(tmp_path), modules="dm.plumbing.fs.lock, fcntl")
+    assert output == ("4711 here\n['.dm']\n" * 2, "")
+    with make_lock(tmp_path) as lock:
+        assert not lock.waited
+
+
 def test_a_store_that_a_group_shares_has_lock_files_for_the_group(tmp_path: Path) -> None:
     root = tmp_path / "store"
     root.mkdir()
