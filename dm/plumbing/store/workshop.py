@@ -41,9 +41,8 @@ class Workshop:
 
     @contextmanager
     def read(self) -> Iterator[None]:
-        """A block in which objects are read, also in a store that cannot be written to."""
-        # Such a store has nothing that could be pruned meanwhile by this machine's user.
-        if not os.access(self._layout.format, os.W_OK):
+        """A block in which objects are read, also in a store that cannot be written to: its owner may prune."""
+        if not os.access(self._layout.format, os.R_OK):
             yield
             return
         with self.hold_off_prune():

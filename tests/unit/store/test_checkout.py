@@ -250,3 +250,21 @@ print(store.checkout(dm.values.Digest.parse(sys.argv[2]), pathlib.Path(sys.argv[
     assert "copy\n" == told, errors
     assert 0o444 & ~UMASK == stat.S_IMODE(copy.stat().st_mode)
     assert 0o777 == stat.S_IMODE(store.object_path(HELLO).stat().st_mode)
+
+
+def test_objects_that_another_user_stored_are_not_pruned_while_they_are_read(
+    store: DiskStore, tmp_path: Path
+) -> None:
+    store.put_blob(b"hello\n")
+    let_others_in(tmp_path)
+    modules = "sys, fcntl, pathlib, dm.plumbing.store.layout, dm.plumbing.store.workshop, dm.progress"
+    script = """
+layout = dm.plumbing.store.layout.Layout(pathlib.Path(sys.argv[1]))
+workshop = dm.plumbing.store.workshop.Workshop(layout, link=("copy",), progress=dm.progress.SILENT)
+with workshop.read(), open(layout.format) as another:
+    try:
+        fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("held")
+"""
+    assert ("held\n", "") == run_as_other_user(script, str(store.root), modules=modules)
