@@ -155,6 +155,7 @@ def test_a_read_only_store_can_be_used_and_not_written(
     done = run_dm("rm", "a", "--delete")
     assert 8 == done.returncode and "read-only" in done.stderr
     assert default_copy(home, "127.0.0.1/a.bin").exists()
+    assert before == (project / "datamanifest.toml").read_bytes(), "what cannot be deleted stays declared"
 
 
 def test_a_read_only_project_can_be_looked_at(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dm.errors import DmError
+from dm.errors import DmError, MachineFailed
+from dm.plumbing.fs.machine import machine_failed
 from dm.porcelain.find import Candidate, find_known_copy, is_read_only
 from dm.porcelain.publish import remove_copy
 from dm.porcelain.select import select
@@ -26,15 +28,22 @@ def remove(
     """Remove the named entries and their state records; with ``delete`` their working copies too.
 
     A copy that another entry of the manifest uses, one in a pool and one that the user manages stay, and the outcome
-    says so. Objects stay in the store. With ``dry_run`` nothing is changed.
+    says so. Objects stay in the store. An entry whose copy lies where this user may not delete it stays with it, as a
+    failed outcome. With ``dry_run`` nothing is changed.
     """
     selection = select(project, identifiers)
     outcomes = list(selection.failures)
     if not selection.datasets:
         return outcomes
     leaving = {dataset.name for dataset in selection.datasets}
-    plans = [(dataset, *_plan(project, dataset, leaving, delete=delete)) for dataset in selection.datasets]
-    if not dry_run:
+    plans = []
+    for dataset in selection.datasets:
+        try:
+            plans.append((dataset, *_plan(project, dataset, leaving, delete=delete)))
+        except MachineFailed as error:
+            outcomes.append(fail(dataset.name, error))
+    leaving = {dataset.name for dataset, _, _ in plans}
+    if plans and not dry_run:
 
         def change(_manifest: Manifest) -> Mapping[str, Mapping[str, object] | None]:
             return dict.fromkeys(leaving)
@@ -50,10 +59,11 @@ def remove(
             told = f"would be {message}" if dry_run else message
             outcomes.append(Outcome(dataset.name, "ok", path=path, message=told))
         except DmError as error:
-            outcomes.append(fail(dataset.name, error))
+            failed = fail(dataset.name, error)
+            outcomes.append(failed._replace(message=f"removed from the manifest, but its copy stays: {error.message}"))
     kept = {_find_key(dataset) for dataset in project.manifest.datasets.values() if dataset.name not in leaving}
-    if not dry_run:
-        gone = {key for dataset in selection.datasets if (key := _find_key(dataset)) is not None} - kept
+    if plans and not dry_run:
+        gone = {key for dataset, _, _ in plans if (key := _find_key(dataset)) is not None} - kept
         project.merge_state({}, deletes=gone)
     return outcomes
 
@@ -61,7 +71,7 @@ def remove(
 def _plan(
     project: Project, dataset: Dataset, leaving: set[str], *, delete: bool
 ) -> tuple[Candidate | None, str]:
-    """The copy to delete, if any, and what to tell."""
+    """The copy to delete, if any, and what to tell. Raises `MachineFailed` where it may not be deleted."""
     if not delete:
         return None, "removed from the manifest; its bytes stay"
     if dataset.skip_download:
@@ -86,6 +96,9 @@ def _plan(
     for other in project.manifest.datasets.values():
         if other.name not in leaving and _may_use(project, other, path):
             return None, f"removed from the manifest; '{path}' stays, '{other.name}' uses it"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(path.parent).f_flag & os.ST_RDONLY else errno.EACCES
+        raise machine_failed(OSError(number, os.strerror(number)), "delete", path)
     return candidate, f"removed from the manifest, with '{path}'"
 
 
