@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dm.errors import MachineFailed
+from dm.plumbing.fs.machine import machine_failed
 from dm.plumbing.store.markers import read_copy_state
 from dm.plumbing.store.refs import Ref
 
@@ -116,7 +116,7 @@ class Copy:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            raise MachineFailed(f"cannot look at '{self.path}': {error.strerror}", code="permission") from error
+            raise machine_failed(error, "look at", self.path) from error
         return True
 
     def is_marked(self) -> bool:

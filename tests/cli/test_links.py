@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ import pytest
 from dm.plumbing.fs.extents import share_blocks
 from tests.cli.test_machine import as_other, give_away
 from tests.fixtures.archives import make_archive, read_tree
-from tests.fixtures.commands import Answer, Ask, snapshot, write_manifest
+from tests.fixtures.commands import Answer, Ask, default_copy, snapshot, store_root, write_manifest
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.machine import MakeImage, MakeTmpfs, needs, needs_root
 from tests.fixtures.servers import HttpServer
+from tests.fixtures.users import OTHER_USER
 
 DATA = os.urandom(200_000)
 SHA256 = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
@@ -340,3 +342,22 @@ def test_another_users_objects_under_protected_hard_links_are_copied_from(
         assert "Traceback" not in done.stderr and done.returncode in (0, 8), (command, done.stdout, done.stderr)
     assert DATA == copy.read_bytes()
     assert before == snapshot(root)
+
+
+@pytest.mark.needs_root
+def test_dedup_promises_nothing_of_another_users_objects_under_protected_hard_links(
+    home: Home, project: Path, http_server: HttpServer, ask: Ask
+) -> None:
+    needs_root()
+    if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1":
+        pytest.skip("hard links are not protected on this machine")
+    stored = store_at(store_root(home), home, project, http_server, ask, "hardlink")
+    for path in (each for each in store_root(home).rglob("*") if each.is_file()):
+        os.chown(path, OTHER_USER, OTHER_USER)
+    twin = default_copy(home, "elsewhere/b.bin")
+    twin.write_bytes(stored.copies[0].read_bytes())
+    twin.with_name(f"{twin.name}.complete").touch()
+    done = as_other(home, project, "dedup", "--dry-run", "--json", DATAMANIFEST_LINK="hardlink")
+    assert (0, []) == (done.returncode, json.loads(done.stdout)["outcomes"]), done.stderr
+    done = as_other(home, project, "doctor", DATAMANIFEST_LINK="hardlink")
+    assert "another user's" in done.stdout and "stand alone" in done.stdout, done.stdout

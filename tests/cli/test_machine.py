@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -244,6 +245,51 @@ def test_what_another_user_fetched_can_be_used(ask: Ask, home: Home, project: Pa
         done = as_other(home, project, command, "a")
         assert (0, "") == (done.returncode, done.stderr), command
     assert 1 == http_server.count("/a.bin")
+
+
+def test_what_may_not_be_deleted_stays_declared(ask: Ask, home: Home, project: Path, http_server: HttpServer) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a")}"\n')
+    assert 0 == ask("fetch").status
+    give_away(home.data)
+    before = snapshot(project, home.data)
+    message = assert_one_error(as_other(home, project, "rm", "--delete", "a"), 8)
+    assert "permission denied" in message
+    assert before == snapshot(project, home.data)
+    assert 0 == as_other(home, project, "rm", "a").returncode
+
+
+def test_a_folder_that_may_not_be_looked_into_does_not_end_the_look_at_a_store(
+    ask: Ask, home: Home, project: Path, http_server: HttpServer
+) -> None:
+    """``lost+found`` at the top of a disk, and what members of a group keep to themselves."""
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a" * 9000)}"\n')
+    assert 0 == ask("fetch").status
+    closed = store_root(home) / "lost+found"
+    closed.mkdir()
+    give_away(closed, mode=0o700)
+    twin = default_copy(home, "elsewhere/b.bin")
+    twin.parent.mkdir()
+    twin.write_bytes(b"a" * 9000)
+    twin.with_name(f"{twin.name}.complete").touch()
+    done = as_other(home, project, "verify", "--all", "--json")
+    told = {each["path"]: each.get("code") for each in json.loads(done.stdout)["outcomes"]}
+    assert (0, "folder-closed", "ref-missing") == (done.returncode, told[str(closed)], told[str(twin)]), done.stderr
+    done = as_other(home, project, "dedup")
+    assert 0 == done.returncode, done.stderr
+    assert str(twin) in done.stdout
+
+
+def test_doctor_goes_on_where_the_store_may_not_be_looked_into(
+    ask: Ask, home: Home, project: Path, http_server: HttpServer
+) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a")}"\n')
+    assert 0 == ask("fetch").status
+    give_away(store_root(home) / ".dm" / "partial", mode=0o700)
+    done = as_other(home, project, "doctor", "--json")
+    problems = [each for each in json.loads(done.stdout)["findings"] if each["verdict"] == "problem"]
+    assert (8, 1) == (done.returncode, len(problems)), done.stderr
+    assert "partial': permission denied" in problems[0]["text"]
+    assert problems[0]["hint"]
 
 
 def test_a_source_that_cannot_be_read_is_told(home: Home, project: Path, tmp_path: Path) -> None:

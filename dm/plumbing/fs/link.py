@@ -121,6 +121,20 @@ def find_working_modes(folder: Path) -> dict[LinkMode, str]:
     return found
 
 
+def find_link_fault(source: AnyPath, folder: Path) -> str | None:
+    """Why no hard link to ``source`` can be made in ``folder`` (another user's file, under protected hard links); None
+    when one can. A link is made there and removed again. Raises `MachineFailed`.
+    """
+    probe = folder / temporary_name()
+    with machine_errors("make a probe link in", folder):
+        try:
+            _hardlink(source, probe)
+        except _RungFailed as failure:
+            return failure.reason
+        os.unlink(probe)
+    return None
+
+
 def forget_impossible_modes() -> None:
     """Forget what file systems could not do (after a mount changed, and between tests)."""
     _impossible.clear()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dm.errors import DmError
+from dm.errors import DmError, MachineFailed
 from dm.plumbing.fs.flock import open_lock_file, try_flock, unlock
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.temporary import is_temporary
@@ -33,7 +33,7 @@ from dm.values import Digest
 #: not there. object-unreadable: one that may not be read. object-stray: a file among the objects that is none.
 #: ref-malformed: a ref that cannot be read. copy-missing: a ref whose copy is not there. ref-missing: a marked copy
 #: without a ref. marker-missing: a copy with a ref and without its marker. marker-stray: a marker without a copy.
-#: leftover: what a process that is gone left behind.
+#: leftover: what a process that is gone left behind. folder-closed: a folder that this user may not look into.
 FindingKind = Literal[
     "object-damaged",
     "object-missing",
@@ -45,6 +45,7 @@ FindingKind = Literal[
     "marker-missing",
     "marker-stray",
     "leftover",
+    "folder-closed",
 ]
 #: Kinds that mean that bytes are lost or wrong; the others are untidy.
 DAMAGE = frozenset({"object-damaged", "object-missing"})
@@ -115,7 +116,8 @@ class Examiner:
                 yield Finding("marker-missing", copy, "it has no completion marker", ref.digest, (name,))
 
     def find_place_faults(self) -> Iterator[Finding]:
-        """Each marked copy without a ref, marker without a copy and leftover, below the root.
+        """Each marked copy without a ref, marker without a copy and leftover, below the root, and each folder that may
+        not be looked into (another user's own, ``lost+found``), whose like does not end the look.
 
         Stores further in and what belongs to version control are not entered. Nothing is read but names and stat data.
         A root without ``.dm`` may hold copies of other tools all the same.
@@ -126,22 +128,40 @@ class Examiner:
         waiting = [self._layout.root]
         while waiting:
             folder = waiting.pop()
-            with machine_errors("read the folder", folder):
-                names = sorted(os.listdir(folder))
-            if MARKER_NAME in names and folder != self._layout.root and has_marker(folder, is_folder=True):
-                if self._ref_of(folder) not in known:
-                    yield Finding("ref-missing", folder, "it is marked as complete, and nothing is known of it")
-                continue  # what lies in a copy is its own
-            for name in names:
-                path = folder / name
-                if name in _LEFT_OUT or self._ref_of(path) in known:
-                    continue
-                if path.is_dir() and not path.is_symlink():
-                    if not (path / ".dm" / "format").exists():
-                        waiting.append(path)
-                    continue
-                yield from self._judge_entry(path, set(names))
+            try:
+                with machine_errors("look into", folder):
+                    found, further = self._look_into(folder, known)
+            except MachineFailed as error:
+                if error.code != "permission" or folder == self._layout.root:
+                    raise
+                yield Finding("folder-closed", folder, "you may not look into it, and what it holds is not known")
+                continue
+            yield from found
+            waiting += further
         yield from self._find_leftovers()
+
+    def _look_into(self, folder: Path, known: set[str]) -> tuple[list[Finding], list[Path]]:
+        """What is wrong right in a folder, and its folders that are still to be looked into."""
+        is_root = folder == self._layout.root
+        if not is_root and (folder / ".dm" / "format").exists():
+            return [], []
+        names = set(os.listdir(folder))
+        if MARKER_NAME in names and not is_root and has_marker(folder, is_folder=True):
+            # What lies in a copy is its own.
+            if self._ref_of(folder) in known:
+                return [], []
+            return [Finding("ref-missing", folder, "it is marked as complete, and nothing is known of it")], []
+        found: list[Finding] = []
+        further: list[Path] = []
+        for name in sorted(names):
+            path = folder / name
+            if name in _LEFT_OUT or self._ref_of(path) in known:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                further.append(path)
+            else:
+                found += self._judge_entry(path, names)
+        return found, further
 
     def _judge_entry(self, path: Path, names: set[str]) -> Iterator[Finding]:
         if path.name.endswith(MARKER_NAME) and path.name != MARKER_NAME:
@@ -242,6 +262,9 @@ class Examiner:
 
 def _list_folder(folder: Path) -> list[Path]:
     try:
-        return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+        with machine_errors("look into", folder):
+            return sorted(folder.iterdir())
+    except MachineFailed as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return []
+        raise

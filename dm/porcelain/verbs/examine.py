@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dm.environment import Environment, read_clock_ns
 from dm.errors import DmError
+from dm.plumbing.fs.machine import machine_errors
 from dm.version import __version__
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _examine_store(environment: Environment, places: Places, store: DiskStore) -
 
 def _examine_file_system(topic: str, places: Places, store: DiskStore) -> Iterator[Finding]:
     from dm.plumbing.fs.clock import read_file_system_clock_ns
-    from dm.plumbing.fs.link import find_working_modes
+    from dm.plumbing.fs.link import find_link_fault, find_working_modes
 
     partial = store.meta / "partial"
     if not os.access(partial, os.W_OK):
@@ -111,6 +112,11 @@ def _examine_file_system(topic: str, places: Places, store: DiskStore) -> Iterat
     told = ", ".join(f"{mode}: {verdict}" for mode, verdict in modes.items())
     if working:
         yield Finding(topic, "ok", f"copies are made by {working[0]} ({told})")
+        foreign = _find_foreign_object(store) if working == ["hardlink"] else None
+        fault = None if foreign is None else find_link_fault(foreign, partial)
+        if fault is not None:
+            text = f"copies of another user's objects stand alone: no hard link to them can be made ({fault})"
+            yield Finding(topic, "note", text, "a file system with reflinks has no such limit")
     else:
         text = f"neither {' nor '.join(places.link_modes())} works: copies stand alone ({told})"
         yield Finding(topic, "note", text, "dm config set --global link reflink hardlink")
@@ -119,6 +125,16 @@ def _examine_file_system(topic: str, places: Places, store: DiskStore) -> Iterat
     if abs(skew_s) > CLOCK_SKEW_S:
         text = f"the file system's clock is {skew_s:+.0f} s off this machine's"
         yield Finding(topic, "problem", text, "set the clocks by NTP: lock ages depend on them")
+
+
+def _find_foreign_object(store: DiskStore) -> Path | None:
+    """An object of another user's, where there is one among the first of each folder."""
+    for folder in _list_folder(store.meta / "objects"):
+        with machine_errors("look into", folder):
+            path = next(folder.iterdir(), None) if folder.is_dir() else None
+        if path is not None and path.lstat().st_uid != os.geteuid():
+            return path
+    return None
 
 
 def _examine_leftovers(environment: Environment, topic: str, places: Places, store: DiskStore) -> Iterator[Finding]:
@@ -132,22 +148,28 @@ def _examine_leftovers(environment: Environment, topic: str, places: Places, sto
         if age_s > stale_s:
             text = f"'{lock}' was last touched {age_s:.0f} s ago: its holder is probably dead"
             yield Finding(topic, "note", text, "the next dm that needs it takes it over")
-    partials = [path for path in sorted((store.meta / "partial").iterdir()) if not path.name.startswith("work-")]
+    partials = [path for path in _list_folder(store.meta / "partial") if not path.name.startswith("work-")]
     if partials:
         size_bytes = sum(_measure(path) for path in partials)
         count = len({path.name.partition(".")[0] for path in partials})  # a file and its journal are one
         text = f"{count} unfinished downloads, {size_bytes} bytes, in '{store.meta / 'partial'}'"
         yield Finding(topic, "note", text, "fetching the same again goes on from them")
     quarantine = store.meta / "quarantine"
-    kept = sorted(quarantine.iterdir()) if quarantine.is_dir() else []
+    kept = _list_folder(quarantine)
     if kept:
         size_bytes = sum(_measure(path) for path in kept)
         text = f"{len(kept)} things put aside, {size_bytes} bytes, in '{quarantine}'"
         yield Finding(topic, "note", text, "look at each note, then delete what nobody needs")
 
 
+def _list_folder(folder: Path) -> list[Path]:
+    with machine_errors("look into", folder):
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
 def _measure(path: Path) -> int:
-    total = path.lstat().st_size
-    for folder, _folders, files in os.walk(path):
-        total += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)
-    return total
+    with machine_errors("look at", path):
+        total = path.lstat().st_size
+        for folder, _folders, files in os.walk(path):
+            total += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)
+        return total
