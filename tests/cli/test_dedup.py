@@ -166,3 +166,14 @@ def test_good_bytes_never_give_way_to_an_object_that_rotted_unseen(
     answer = ask("dedup")
     assert (4, "object-damaged") == (answer.status, answer.only["code"])
     assert BYTES == other.read_bytes()
+
+
+def test_what_no_link_can_join_is_not_promised(home: Home, project: Path, ask: Ask) -> None:
+    """Executable files are never hard-linked: where there are no clones each keeps its bytes."""
+    write_manifest(project)
+    for key in ("x/one.sh", "x/two.sh"):
+        peer_copy(home, key, BYTES).chmod(0o755)
+    before = snapshot(home.data)
+    assert [] == ask("dedup", "--dry-run", env={"DATAMANIFEST_LINK": "hardlink"}).outcomes
+    assert [] == ask("dedup", env={"DATAMANIFEST_LINK": "hardlink"}).outcomes
+    assert before == snapshot(home.data)

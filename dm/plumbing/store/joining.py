@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.plumbing.fs.extents import is_inline, share_blocks
-from dm.plumbing.fs.link import LinkMode, find_working_modes
+from dm.plumbing.fs.link import LinkMode, find_link_fault, find_working_modes
 from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.store.markers import MARKER_NAME
 from dm.plumbing.store.measure import measure_copy
@@ -84,12 +84,16 @@ def find_groups(
     """Files of equal content among ``twins`` that could share their bytes and do not, the largest gain first.
 
     Only files whose size another one on the same file system has too are read, and of these only what the stat cache
-    does not vouch for. Executable files are apart: they are never hard-linked.
+    does not vouch for. Executable files are apart: they are never hard-linked. What no link that works here could join
+    is left out.
     """
+    joining = _Joining()
     alike: dict[tuple[int, int, bool], list[Twin]] = {}
     for twin in twins:
         if set(twin.store.options.link) == {"copy"}:
             continue  # nothing that joins is allowed there
+        if twin.is_executable and not joining.can_clone(twin.store):
+            continue
         alike.setdefault((twin.device, twin.size, twin.is_executable), []).append(twin)
     candidates = [some for some in alike.values() if len({twin.inode for twin in some}) > 1]
     total = sum(twin.size for some in candidates for twin in {twin.inode: twin for twin in some}.values())
@@ -104,16 +108,17 @@ def find_groups(
                     known[twin.inode] = measured.digest
                     task.advance(twin.size)
                 by_digest.setdefault(known[twin.inode], []).append(twin)
-            for digest, equal in by_digest.items():
-                if len({twin.inode for twin in equal}) == 1:
+            for digest, alike_there in by_digest.items():
+                equal = [twin for twin in alike_there if joining.can_link(twin.store, digest)]
+                if len({twin.inode for twin in equal}) < 2:
                     continue
-                freed_bytes = _count_freed(digest, equal)
+                freed_bytes = _count_freed(digest, equal, joining)
                 if freed_bytes > 0:
                     groups.append(Group(digest, tuple(equal), freed_bytes))
     return sorted(groups, key=lambda group: (-group.freed_bytes, str(group.digest)))
 
 
-def _count_freed(digest: Digest, equal: Sequence[Twin]) -> int:
+def _count_freed(digest: Digest, equal: Sequence[Twin], joining: _Joining) -> int:
     """What is given back when these files share one object: each file but one, unless it has other names, which keep
     its bytes, or shares them already, or is so small that a clone of it shares nothing.
     """
@@ -130,20 +135,40 @@ def _count_freed(digest: Digest, equal: Sequence[Twin]) -> int:
         for inode in others
         if links[inode] <= len(names[inode]) and not share_blocks(names[first][0], names[inode][0])
     ]
-    if any(is_inline(names[inode][0]) for inode in freed) and _can_clone(equal[0].store):
+    if any(is_inline(names[inode][0]) for inode in freed) and joining.can_clone(equal[0].store):
         return 0
     freed_bytes = len(freed) * equal[0].size
     if links[first] > len(names[first]) and not any(twin.store.has(digest) for twin in equal):
         # Without an object and without clones the bytes are written once more, and the first file's stay.
-        return freed_bytes if _can_clone(equal[0].store) else freed_bytes - equal[0].size
+        return freed_bytes if joining.can_clone(equal[0].store) else freed_bytes - equal[0].size
     return freed_bytes
 
 
-def _can_clone(store: DiskStore) -> bool:
-    """Whether files can be cloned in a store's folder. What is not there yet is not made for the answer."""
-    if store.exists():
-        return "reflink" in store.ground().rungs
-    return find_working_modes(store.root)["reflink"] == "works"
+class _Joining:
+    """What joins files in the folders of stores; each is tried out once."""
+
+    def __init__(self) -> None:
+        self._clones: dict[Path, bool] = {}
+
+    def can_clone(self, store: DiskStore) -> bool:
+        """Whether files can be cloned in a store's folder. What is not there yet is not made for the answer."""
+        if store.root not in self._clones:
+            rungs = store.ground().rungs if store.exists() else _find_rungs(store)
+            self._clones[store.root] = "reflink" in rungs
+        return self._clones[store.root]
+
+    def can_link(self, store: DiskStore, digest: Digest) -> bool:
+        """Whether a file can share the bytes of a store's object: one of another user may not be hard-linked."""
+        if not store.has(digest):
+            return True
+        path = store.object_path(digest)
+        if os.lstat(path).st_uid == os.geteuid() or self.can_clone(store):
+            return True
+        return find_link_fault(path, store.meta / "partial") is None
+
+
+def _find_rungs(store: DiskStore) -> Sequence[LinkMode]:
+    return [mode for mode, verdict in find_working_modes(store.root).items() if verdict == "works"]
 
 
 def _list_objects(digest: Digest, equal: Sequence[Twin]) -> Iterator[str]:
