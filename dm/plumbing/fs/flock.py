@@ -17,7 +17,7 @@ from typing import Self
 
 from dm.errors import MachineFailed
 from dm.plumbing.fs.machine import display_path, machine_errors
-from dm.plumbing.fs.publish import ensure_folder
+from dm.plumbing.fs.publish import ensure_folder, share_with_group
 from dm.progress import SILENT, Progress
 from dm.values import printable
 
@@ -133,15 +133,8 @@ def open_lock_file(path: str | Path, *, root: Path | None = None, make: bool = T
             if error.errno != errno.EMFILE or not raise_open_files_limit():
                 raise
             continue
-        _share_with_group(descriptor, path)
+        share_with_group(descriptor, path)
         return descriptor, True
-
-
-def _share_with_group(descriptor: int, path: str | Path) -> None:
-    folder = os.stat(os.path.dirname(path) or ".")
-    have = os.fstat(descriptor)
-    if folder.st_mode & 0o020 and folder.st_gid == have.st_gid and not have.st_mode & 0o020:
-        os.fchmod(descriptor, (have.st_mode & 0o777) | 0o060)
 
 
 def raise_open_files_limit() -> bool:

@@ -85,12 +85,25 @@ def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
 
 
 def write_private(path: str, data: bytes | memoryview, *, mode: int = 0o666) -> None:
-    """Write a new file at a private name. Raises `OSError`."""
+    """Write a new file at a private name; one that can be written to is also its group's (`share_with_group`).
+
+    Raises `OSError`.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
+        if mode & 0o020:
+            share_with_group(descriptor, path)
         write_all(descriptor, data)
     finally:
         os.close(descriptor)  # a full disk may say so only here
+
+
+def share_with_group(descriptor: int, path: str | Path) -> None:
+    """Let the group read and write an open file of ours, where it may write to its folder and the folder is its."""
+    folder = os.stat(os.path.dirname(path) or ".")
+    have = os.fstat(descriptor)
+    if folder.st_mode & 0o020 and folder.st_gid == have.st_gid and not have.st_mode & 0o020:
+        os.fchmod(descriptor, (have.st_mode & 0o777) | 0o060)
 
 
 def replace(staged: str | Path, target: str | Path) -> None:
@@ -253,6 +266,7 @@ __all__ = [
     "place",
     "remove_tree",
     "replace",
+    "share_with_group",
     "stage_file",
     "temporary_name",
     "write_all",

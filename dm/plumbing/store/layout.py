@@ -14,7 +14,14 @@ from pathlib import Path
 
 from dm.errors import Malformed, Refused
 from dm.plumbing.fs.machine import display_path, machine_errors
-from dm.plumbing.fs.publish import ensure_folder, place, remove_tree, temporary_name, write_file
+from dm.plumbing.fs.publish import (
+    ensure_folder,
+    place,
+    remove_tree,
+    share_with_group,
+    temporary_name,
+    write_file,
+)
 from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.refs import check_ref_name
 from dm.values import Digest
@@ -116,10 +123,20 @@ class Layout:
             # Never over one that is there: its inode is what `flock` is held on.
             staged = self.meta / temporary_name()
             write_file(staged, f"{_FORMAT_WORDS}{STORE_FORMAT}\n".encode())
+            self._share_format(staged)
             if not place(staged, self.format):
                 remove_tree(staged)
             self.is_there()
         self._prepared = True
+
+    def _share_format(self, staged: Path) -> None:
+        """Whose umask it was that made the store, all who share it have to read the file and to lock it."""
+        with machine_errors("share", staged):
+            descriptor = os.open(staged, os.O_RDONLY)
+            try:
+                share_with_group(descriptor, staged)
+            finally:
+                os.close(descriptor)
 
     def _read_format(self) -> str:
         try:

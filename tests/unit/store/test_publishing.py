@@ -482,6 +482,32 @@ def test_folders_of_a_shared_store_can_be_written_by_its_group(store: DiskStore)
         assert mode_of(store.root / folder) & 0o2070 == 0o2070, folder
 
 
+def test_what_is_known_of_a_shared_store_is_its_groups_whatever_the_umask(store: DiskStore) -> None:
+    store.root.mkdir()
+    store.root.chmod(0o2775)
+    before = os.umask(0o077)
+    try:
+        sha256 = Digest("sha256", "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03")
+        store.publish([Publication(stage_file(store, b"hello\n"), store.root / "datasets/a", aliases=(sha256,))])
+        store.write_ref(store.root / "datasets/b", Ref())
+    finally:
+        os.umask(before)
+    known = [store.root / ".dm" / "format"]
+    for folder in ("locks", "refs", "aliases"):
+        known += [path for path in (store.root / ".dm" / folder).rglob("*") if path.is_file()]
+    assert {"format", "a", "b", "work-0", sha256.hex[2:]} <= {path.name for path in known}
+    assert {0o660} == {mode_of(path) & 0o777 for path in known}
+
+
+def test_the_format_of_a_store_of_ones_own_has_the_mode_that_the_umask_says(store: DiskStore) -> None:
+    before = os.umask(0o077)
+    try:
+        store.put_blob(b"hello\n")
+    finally:
+        os.umask(before)
+    assert 0o600 == mode_of(store.root / ".dm" / "format") & 0o777
+
+
 def test_what_was_published_need_not_be_read_again(tmp_path: Path) -> None:
     cache = StatCache(tmp_path / "cache.db")
     store = DiskStore(tmp_path / "root", options=StoreOptions(link=("hardlink",)), stat_cache=cache)
