@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dm.plumbing.store.disk import DiskStore
 from tests.fixtures.archives import make_archive
 from tests.fixtures.commands import (
     Ask,
@@ -277,6 +278,24 @@ def test_a_folder_that_may_not_be_looked_into_does_not_end_the_look_at_a_store(
     done = as_other(home, project, "dedup")
     assert 0 == done.returncode, done.stderr
     assert str(twin) in done.stdout
+
+
+def test_prune_leaves_a_store_where_a_tree_may_not_be_read(
+    ask: Ask, home: Home, project: Path, http_server: HttpServer
+) -> None:
+    uri = http_server.put("/a.zip", make_archive("zip", [("x.bin", b"x"), ("y.bin", b"y")]))
+    write_manifest(project, f'[a]\nuri = "{uri}"\nextract = true\n')
+    assert 0 == ask("fetch").status
+    store = DiskStore(store_root(home))
+    [(_, ref)] = store.list_refs()
+    assert ref.digest is not None
+    tree = store.object_path(ref.digest)
+    give_away(tree.parent)
+    tree.chmod(0o400)
+    before = snapshot(home.data)
+    done = as_other(home, project, "prune", "--grace", "0")
+    assert 8 == done.returncode and "permission denied" in done.stderr and "--repair" not in done.stderr, done.stderr
+    assert before == snapshot(home.data)
 
 
 def test_doctor_goes_on_where_the_store_may_not_be_looked_into(

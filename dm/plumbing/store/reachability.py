@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dm.errors import ContentMismatch, DmError
+from dm.errors import ContentMismatch, DmError, MachineFailed
 from dm.plumbing.store.objects import FOLDER_MODE
 from dm.plumbing.store.protocol import Reader
 from dm.plumbing.store.refs import Ref
@@ -15,7 +15,8 @@ def find_reached(reader: Reader, refs: Iterable[tuple[str, Ref]]) -> set[bytes]:
     """The ids (32 bytes each) of every object that a ref names, and of all that lies below the trees among them.
 
     A tree that is not in the store is one whose copy stands alone: nothing was stored on its account. Raises
-    `ContentMismatch` for a tree that is there and damaged: what it leads to cannot be known.
+    `ContentMismatch` for a tree that is there and damaged, `MachineFailed` for one that this user may not read: what it
+    leads to cannot be known.
     """
     reached: set[bytes] = set()
     for name, ref in refs:
@@ -24,11 +25,11 @@ def find_reached(reader: Reader, refs: Iterable[tuple[str, Ref]]) -> set[bytes]:
         try:
             reached.update(_walk(reader, ref.digest, reached))
         except DmError as error:
-            raise ContentMismatch(
-                f"cannot tell what '{printable(name)}' needs: {error.message}",
-                hint="dm verify --all --repair mends what can be mended",
-                code="tree-damaged",
-            ) from error
+            message = f"cannot tell what '{printable(name)}' needs: {error.message}"
+            if error.code == "permission":
+                raise MachineFailed(message, hint=error.hint, code=error.code) from error
+            hint = "dm verify --all --repair mends what can be mended"
+            raise ContentMismatch(message, hint=hint, code="tree-damaged") from error
     return reached
 
 
