@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dm.environment import Environment
-from dm.errors import DmError, NotFound
+from dm.errors import DmError, MachineFailed, NotFound
 from dm.plumbing.records.dataset import Dataset
 from dm.plumbing.records.location import Location
 from dm.plumbing.records.manifest import Manifest, discover
@@ -345,6 +345,17 @@ class Project:
         self._state = merge_state(
             self.root, updates, deletes, durable=self.places.durable(), holder=self._holder, progress=self.progress
         )
+
+    def merge_state_if_allowed(self, updates: Mapping[str, Record], deletes: Iterable[str] = ()) -> None:
+        """As `merge_state`; where this user may not write to the project the state stays, with a warning: it only finds
+        what is found by its place too.
+        """
+        try:
+            self.merge_state(updates, deletes)
+        except MachineFailed as error:
+            if error.code not in ("permission", "read-only"):
+                raise
+            self.progress.warn(f"{error.message}; what was fetched is found by its place")
 
     def merge_recipes(
         self, recipes: Mapping[str, Recipe], instance_deletes: Iterable[tuple[str, str]] = ()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dm.errors import MachineFailed
 from dm.plumbing.records.state import Record, make_storage_path
 
 if TYPE_CHECKING:
@@ -23,11 +22,14 @@ class Recorder:
     """Gathers what is to be recorded; `write` does it.
 
     ``all_fills`` keeps, by dataset name, every manifest field that was measured in the run. Without ``record`` the
-    state learns of no place.
+    state learns of no place. With ``must_write`` it is an error where this user may not write to the project.
     """
 
-    def __init__(self, project: Project, *, edit_manifest: bool, record: bool = True) -> None:
+    def __init__(
+        self, project: Project, *, edit_manifest: bool, record: bool = True, must_write: bool = False
+    ) -> None:
         self._project = project
+        self._must_write = must_write
         self._record = record
         self._edit_manifest = edit_manifest
         self._records: dict[str, Record] = {}
@@ -70,16 +72,12 @@ class Recorder:
     def write(self) -> None:
         """Write what is new. Raises what `edit_manifest` and `merge_state` raise; then it stays noted.
 
-        In a project that this user may not write to, the state stays unwritten, with a warning: it only finds.
+        Where this user may not write to the project, the state stays as it is: `Project.merge_state_if_allowed`.
         """
         project = self._project
         if self._records or self._gone:
-            try:
-                project.merge_state(self._records, self._gone - self._records.keys())
-            except MachineFailed as error:
-                if error.code not in ("permission", "read-only"):
-                    raise
-                project.progress.warn(f"{error.message}; what was fetched is found by its place")
+            merge = project.merge_state if self._must_write else project.merge_state_if_allowed
+            merge(self._records, self._gone - self._records.keys())
             self._records, self._gone = {}, set()
         if self._fills:
             if self._edit_manifest:

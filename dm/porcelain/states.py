@@ -94,7 +94,7 @@ def _find_hint(project: Project, dataset: Dataset, copy: Copy, state: str, *, un
         own = project.locate_in_own_scope(dataset)
         if own is not None and own.path == copy.path:
             if unlocked:
-                return f"nothing, it is unlocked; dm lock {quote_word(dataset.name)} makes it read-only again"
+                return f"nothing, or dm lock {quote_word(dataset.name)}, which makes it read-only again"
             if os.path.lexists(project.locate(dataset).path):
                 told = "nothing, it is used where it is: other bytes lie at its location"
                 return f'{told}; scope = "{own.scope}" in its entry makes this the location'
@@ -108,6 +108,8 @@ def _find_message(dataset: Dataset, state: str, *, unlocked: bool) -> str | None
         return None
     if state == "modified":
         return "unlocked and edited"
+    if state == "relocated":
+        return "unlocked: you may edit it"  # the hint has the way back
     return f"unlocked: you may edit it; dm lock {quote_word(dataset.name)} makes it read-only again"
 
 

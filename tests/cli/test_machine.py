@@ -228,6 +228,27 @@ def test_no_permission_in_the_project_is_exit_8(home: Home, project: Path, http_
     assert before == snapshot(project)
 
 
+def test_what_the_state_cannot_record_is_not_half_done(
+    ask: Ask, home: Home, project: Path, http_server: HttpServer
+) -> None:
+    """In a project that this user may not write to data is unlocked and locked, and refresh says that it cannot."""
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a")}"\n')
+    assert 0 == ask("fetch").status
+    (project / ".datamanifest-state.toml").unlink()
+    give_away(project)
+    before = snapshot(project)
+    assert "permission denied" in assert_one_error(as_other(home, project, "refresh"), 8)
+    done = as_other(home, project, "unlock", "a")
+    assert 0 == done.returncode and "permission denied" in done.stderr, done.stderr
+    private = Path(as_other(home, project, "path", "a").stdout.strip())
+    assert 0o200 == private.stat().st_mode & 0o200
+    assert private != default_copy(home, "127.0.0.1/a.bin")
+    assert 0 == as_other(home, project, "lock", "a").returncode
+    assert not private.exists()
+    assert str(default_copy(home, "127.0.0.1/a.bin")) == as_other(home, project, "path", "a").stdout.strip()
+    assert before == snapshot(project)
+
+
 def test_a_manifest_that_cannot_be_read_is_exit_8(home: Home, project: Path) -> None:
     path = write_manifest(project)
     give_away(project)

@@ -79,6 +79,7 @@ def test_the_private_copy_is_writable_and_recorded_and_the_shared_one_stays_as_i
     told = ask("status").only
     assert ("relocated", "unlocked") == (told["state"], told["code"])
     assert "dm lock a" in told["hint"]
+    assert 1 == run_dm("status").stdout.count("dm lock a"), "one way out is told once"
     assert "unlocked: a (dm lock NAME makes it read-only again)" in run_dm("list").stderr
     assert ask("show", "a").document["dataset"]["unlocked"]
     assert [] == list_litter(place.home, place.project)

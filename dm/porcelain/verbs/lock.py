@@ -136,4 +136,4 @@ def _record(project: Project, dataset: Dataset, copy: Copy, standing: Standing |
     if sha256 is None and known is not None:
         sha256 = known.sha256
     if known != Record(path, sha256):
-        project.merge_state({dataset.key.text: Record(path, sha256)})
+        project.merge_state_if_allowed({dataset.key.text: Record(path, sha256)})

@@ -31,7 +31,7 @@ def refresh(
     """
     selection = select(project, identifiers)
     outcomes = list(selection.failures)
-    recorder = Recorder(project, edit_manifest=False)
+    recorder = Recorder(project, edit_manifest=False, must_write=True)
     presence = Presence(project, recorder, dry_run=dry_run)
     project.recall(selection.datasets)
     for dataset in selection.datasets:

@@ -42,7 +42,7 @@ def unlock(project: Project, identifiers: Sequence[str], *, dry_run: bool = Fals
         except DmError as error:
             outcomes.append(fail(dataset.name, error))
     if records:
-        project.merge_state(records)
+        project.merge_state_if_allowed(records)
     return outcomes
 
 
