@@ -178,6 +178,10 @@ class Project:
         """
         return self.trust.demand(action, runs)
 
+    def demand_trust_in_others(self, action: str, runs: str) -> Permission:
+        """As `demand_trust`, for data of others that runs code: that the user began the manifest is not enough."""
+        return self.trust.demand_of_others(action, runs)
+
     def is_trusted(self) -> bool:
         """Whether all that the manifest would run, and every place outside that it names, is allowed now."""
         return self.trust.covers()

@@ -53,10 +53,13 @@ class Comparison(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a user allowed: the parts by kind and name, and when (RFC 3339)."""
+    """What a user allowed: the parts by kind and name, and when (RFC 3339). ``is_answer``: the user said so; not where
+    ``dm init`` alone made the record.
+    """
 
     parts: Mapping[tuple[str, str], str]
     allowed: str
+    is_answer: bool = True
 
     def compare(self, parts: Iterable[Part]) -> Comparison:
         """What differs from these parts."""
@@ -118,21 +121,25 @@ class TrustStore:
                 self._progress.warn(f"{error.message}; the manifest is not trusted")
             return None
 
-    def allow(self, manifest: Path, parts: Iterable[Part]) -> None:
+    def allow(self, manifest: Path, parts: Iterable[Part], *, is_answer: bool = True) -> None:
         """Record that this user allows exactly these parts of a manifest; what was recorded before goes.
+
+        ``is_answer`` is False where nobody was asked: that the user made the manifest says nothing of others' results.
 
         Raises `Refused` where the records would lie in the manifest's project, `MachineFailed`. A crash leaves the old
         record or the new one.
         """
-        self._write(manifest, lambda _known: {(part.kind, part.name): part.text for part in parts})
+        allowed = {(part.kind, part.name): part.text for part in parts}
+        self._write(manifest, lambda _known: Record(allowed, "", is_answer))
 
     def extend(self, manifest: Path, parts: Sequence[Part], *, known: Iterable[Part]) -> None:
         """Add parts to a record that covers ``known``; nothing where it does not. Raises as `allow` does."""
 
-        def add(record: Record | None) -> Mapping[tuple[str, str], str] | None:
+        def add(record: Record | None) -> Record | None:
             if record is None or not record.compare(known).covers:
                 return None
-            return {**record.parts, **{(part.kind, part.name): part.text for part in parts}}
+            added = {(part.kind, part.name): part.text for part in parts}
+            return record._replace(parts={**record.parts, **added})
 
         self._write(manifest, add)
 
@@ -148,18 +155,16 @@ class TrustStore:
                 return False
         return True
 
-    def _write(
-        self, manifest: Path, choose: Callable[[Record | None], Mapping[tuple[str, str], str] | None]
-    ) -> None:
+    def _write(self, manifest: Path, choose: Callable[[Record | None], Record | None]) -> None:
         from dm.plumbing.fs.publish import write_file
 
         self._refuse_own_project(manifest)
         path = self.path_of(manifest)
         self._ensure_folder()
         with self._lock(path):
-            parts = choose(self.read(manifest))
-            if parts is not None:
-                write_file(path, _encode(manifest, parts), mode=0o600)
+            record = choose(self.read(manifest))
+            if record is not None:
+                write_file(path, _encode(manifest, record), mode=0o600)
 
     def _ensure_folder(self) -> None:
         from dm.plumbing.fs.publish import ensure_folder
@@ -275,6 +280,19 @@ class Trust:
         fault = f"cannot {printable(action)}: it would run {printable(runs)}"
         raise Refused(f"{fault}, and {refusal.reason}", hint=refusal.hint, code="untrusted")
 
+    def demand_of_others(self, action: str, runs: str) -> Permission:
+        """As `demand`, for data that is not this user's: that the user began the manifest is no word about it."""
+        permission = self.demand(action, runs)
+        if self.given or self.is_answered():
+            return permission
+        fault = f"cannot {printable(action)}: it would run {printable(runs)}"
+        raise Refused(f"{fault}, and you have not allowed it", hint="dm trust --yes allows it", code="untrusted")
+
+    def is_answered(self) -> bool:
+        """Whether the user has ever said that this manifest may run what it names, in this record."""
+        record = None if self.manifest.path is None else self.store.read(self.manifest.path)
+        return record is not None and record.is_answer
+
     def _find_refusal(self) -> _Refusal | None:
         """Why nothing of the manifest may run now; None when it may."""
         earlier = None if self._earlier is None else self._earlier._find_refusal()
@@ -341,17 +359,18 @@ def _summarize(comparison: Comparison) -> str:
     return first if len(parts) == 1 else f"{first} and {len(parts) - 1} more"
 
 
-def _encode(manifest: Path, parts: Mapping[tuple[str, str], str]) -> bytes:
+def _encode(manifest: Path, record: Record) -> bytes:
     from dm.plumbing.records.toml import dump_canonical
 
     kinds: dict[str, dict[str, str]] = {}
-    for (kind, name), text in parts.items():
+    for (kind, name), text in record.parts.items():
         kinds.setdefault(kind, {})[_storable(name)] = _storable(text)
     head = {
         "schema": RECORD_SCHEMA,
         "manifest": _storable(os.path.realpath(manifest)),
         "project_root": _storable(os.path.realpath(_find_root(manifest))),
         "allowed": format_time(read_clock_ns()),
+        "answer": record.is_answer,
     }
     return dump_canonical({"_META": head, **kinds})
 
@@ -376,7 +395,7 @@ def _decode(data: bytes, path: Path, manifest: Path) -> Record:
         except (AttributeError, ValueError):
             message = f"the trust record is malformed at '{printable(kind)}'"
             raise Malformed(message, file=path, code="trust-record") from None
-    return Record(parts, str(head.get("allowed", "")))
+    return Record(parts, str(head.get("allowed", "")), head.get("answer") is True)
 
 
 def _storable(text: str) -> str:

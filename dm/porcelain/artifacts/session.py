@@ -250,7 +250,7 @@ class Artifacts:
                 return permission
         project = self._project
         try:
-            return project.demand_trust(
+            return project.demand_trust_in_others(
                 f"load '{display_path(found.path)}'", "the code in a pickle that is not this user's own"
             )
         except Refused as error:

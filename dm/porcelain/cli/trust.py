@@ -44,8 +44,8 @@ def COMMAND(session: Session, yes: bool, show: bool, revoke: bool) -> None:  # n
         _finish(session, Outcome(name, "ok" if done else "unchanged", path=project.manifest.path, message=told), None)
         return
     seen = verb.review(project)
-    # Where it runs nothing, the answer still decides whether results of others in pickles are read.
-    is_answer = yes and seen.comparison is None
+    # Where nothing is new, the answer still decides whether results of others in pickles are read.
+    is_answer = yes and not seen.is_answered
     if seen.state in ("nothing", "trusted") and not show and not is_answer:
         told = "trusted" if seen.parts else "runs no code and writes to no place outside"
         _finish(session, Outcome(name, "unchanged", path=seen.manifest, message=told), seen)

@@ -40,7 +40,7 @@ def start(folder: Path, environment: Environment, *, progress: Progress = SILENT
     _ignore(folder / ".gitignore")
     write_file(path, _MANIFEST.encode())
     try:
-        TrustStore(environment, progress=progress).allow(path, ())
+        TrustStore(environment, progress=progress).allow(path, (), is_answer=False)
     except DmError as error:
         progress.note(f"{error.message}; dm trust will ask before anything runs")
     return Outcome(path.name, "ok", path=path, message="created")

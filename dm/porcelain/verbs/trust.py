@@ -17,13 +17,14 @@ class Review(NamedTuple):
     """What a manifest would run now, and how that differs from what this user allowed.
 
     ``parts`` is everything that would be allowed; ``comparison`` None when nothing ever was; ``given`` whether this run
-    trusts the manifest in any case.
+    trusts the manifest in any case, ``is_answered`` whether the user ever said that it may.
     """
 
     manifest: Path
     parts: list[Part]
     comparison: Comparison | None
     given: bool
+    is_answered: bool
 
     @property
     def state(self) -> str:
@@ -45,7 +46,7 @@ def review(project: Project) -> Review:
         raise Refused("a manifest in memory cannot be allowed", hint="pass trust=True where it is made")
     trust = project.trust
     parts = trust.list_parts()
-    return Review(path, parts, trust.compare(parts), trust.given)
+    return Review(path, parts, trust.compare(parts), trust.given, trust.is_answered())
 
 
 def allow(project: Project, seen: Review) -> None:

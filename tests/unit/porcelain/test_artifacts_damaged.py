@@ -15,7 +15,7 @@ from dm.plumbing.records.sidecars import encode_config
 from dm.porcelain.artifacts.recipe import Recipe
 from dm.porcelain.artifacts.session import Loaded, Pending
 from tests.fixtures.artifacts import HASH, RECIPE, TABLE, Results, flip, overwrite
-from tests.fixtures.homes import Home
+from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.machine import needs_root
 from tests.fixtures.users import OTHER_USER
 
@@ -380,6 +380,23 @@ def test_another_users_pickle_is_passed_over_until_the_run_trusts(results: Resul
     assert "theirs" == open_anew(DATAMANIFEST_TRUST="1").call(value="not this")
     assert "fresh" == other.call(value="fresh", fresh=True)
     assert "fresh" == other.call(value="not this")
+
+
+def test_that_a_user_began_the_manifest_is_no_word_about_what_others_computed(
+    open_anew: Open, project: Path, run_dm: RunDm
+) -> None:
+    needs_root()
+    assert 0 == run_dm("init").returncode
+    results = open_anew()
+    results.call(value="theirs")
+    os.chown(_folder_of(results) / "data.pickle", OTHER_USER, OTHER_USER)
+    for command in (["status"], ["add", "http://x.org/x.pkl", "--no-fetch"]):  # the second adds to what is allowed
+        assert 0 == run_dm(*command).returncode
+        other = open_anew()
+        assert "mine" == other.call(value="mine")
+        assert "dm trust --yes allows it" in other.warnings[0]
+    assert 0 == run_dm("trust", "--yes").returncode
+    assert "theirs" == open_anew().call(value="not this")
 
 
 def test_another_users_data_in_a_plain_format_needs_no_trust(results: Results, open_anew: Open) -> None:
