@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dm.errors import Refused
-from dm.plumbing.fs.machine import display_path, machine_errors
+from dm.plumbing.fs.machine import display_path, machine_failed
 
 Kind = Literal["file", "folder", "link"]
 
@@ -40,11 +40,16 @@ def scan_tree(root: Path) -> list[Entry]:
 
     Depth first; each folder's entries sorted by the raw bytes of their names, and a folder is followed at once by what
     it holds. One `lstat` per entry. Raises `Refused` (exit 6) for a device, a socket or a fifo, with its path, and
-    `MachineFailed` when a folder cannot be read or an entry vanishes meanwhile.
+    `MachineFailed` when a folder cannot be read or an entry vanishes meanwhile, with the path of that one.
     """
     found: list[Entry] = []
-    with machine_errors("read the folder", root):
-        _scan(os.fsencode(root), found)
+    top = os.fsencode(root)
+    try:
+        _scan(top, found)
+    except OSError as error:
+        path = top if error.filename is None else error.filename
+        is_folder = path == top or path.endswith(b"/")  # entries are asked about without the slash
+        raise machine_failed(error, "read the folder" if is_folder else "look at", path.rstrip(b"/") or path) from error
     return found
 
 

@@ -11,6 +11,7 @@ import pytest
 from dm.errors import MachineFailed, Refused
 from dm.plumbing.fs.remove import remove_tree
 from dm.plumbing.fs.walk import scan_tree
+from tests.fixtures.users import let_others_in, run_as_other_user
 
 
 def test_entries_come_depth_first_sorted_by_their_bytes(tmp_path: Path) -> None:
@@ -87,6 +88,24 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MachineFailed) as caught:
         scan_tree(tmp_path / "absent")
     assert str(caught.value) == f"cannot read the folder '{tmp_path}/absent': no such file or folder"
+
+
+@pytest.mark.parametrize(("mode", "fault"), [(0o700, "read the folder '{}'"), (0o744, "look at '{}/file'")])
+def test_a_folder_further_in_that_may_not_be_read_is_named(tmp_path: Path, mode: int, fault: str) -> None:
+    closed = tmp_path / "a" / "closed"
+    closed.mkdir(parents=True)
+    (closed / "file").touch()
+    closed.chmod(mode)
+    let_others_in(tmp_path)
+    tmp_path.chmod(0o755)
+    script = """
+try:
+    dm.plumbing.fs.walk.scan_tree(pathlib.Path(sys.argv[1]))
+except dm.errors.MachineFailed as error:
+    print(error)
+"""
+    told = run_as_other_user(script, str(tmp_path), modules="sys, pathlib, dm.plumbing.fs.walk")
+    assert (f"cannot {fault.format(closed)}: permission denied\n", "") == told
 
 
 def test_a_deep_folder_is_walked_and_removed_without_recursion(tmp_path: Path) -> None:
