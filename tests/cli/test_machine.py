@@ -228,6 +228,18 @@ def test_no_permission_in_the_project_is_exit_8(home: Home, project: Path, http_
     assert before == snapshot(project)
 
 
+def test_doctor_tells_that_the_stat_cache_cannot_be_kept(home: Home, project: Path, ask: Ask) -> None:
+    write_manifest(project)
+    (home.data / "datamanifest").mkdir()
+    give_away(home.cache)
+    done = as_other(home, project, "doctor", "--json")
+    found = {each["topic"]: each["verdict"] for each in json.loads(done.stdout)["findings"]}
+    assert (0, "note") == (done.returncode, found["stat cache"]), done.stdout
+    give_away(home.cache, mode=0o777)
+    done = as_other(home, project, "doctor", "--json")
+    assert "ok" == {each["topic"]: each["verdict"] for each in json.loads(done.stdout)["findings"]}["stat cache"]
+
+
 def test_what_the_state_cannot_record_is_not_half_done(
     ask: Ask, home: Home, project: Path, http_server: HttpServer
 ) -> None:

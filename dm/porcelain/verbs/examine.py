@@ -45,11 +45,20 @@ def examine(
     if cache is not None:
         cache.lookup_file(Path("/"))
         fault = cache.fault
-        where = f"{cache.path}" if fault is None else f"{cache.path}: {fault}"
         hint = None if fault is None else "it may be deleted; without it unchanged files are read again"
+        if fault is None and not _can_be_written(cache.path):
+            fault, hint = "it cannot be written: unchanged files are read again each time", "set XDG_CACHE_HOME"
+        where = f"{cache.path}" if fault is None else f"{cache.path}: {fault}"
         yield Finding("stat cache", "ok" if fault is None else "note", where, hint)
     for store in stores:
         yield from _examine_store(environment, places, store)
+
+
+def _can_be_written(path: Path) -> bool:
+    """Whether a file can be written, or made with the folders that are missing above it."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return os.access(path, os.W_OK)
 
 
 def _examine_installation(environment: Environment) -> Iterator[Finding]:
