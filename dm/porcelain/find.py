@@ -73,8 +73,18 @@ def find_candidates(project: Project, dataset: Dataset) -> Iterator[Candidate]:
         if path not in seen:
             seen.add(path)
             copy = project.copy_at(folder.place(dataset))
-            if copy.exists():
+            if _is_in_reach(copy):
                 yield Candidate(copy, how, recorded=False)
+
+
+def _is_in_reach(copy: Copy) -> bool:
+    """Whether anything lies at a place elsewhere; not in a folder that this user may not look into."""
+    try:
+        return copy.exists()
+    except MachineFailed as error:
+        if error.code != "permission":
+            raise
+        return False
 
 
 def _find_unlocked(project: Project, dataset: Dataset) -> Candidate | None:
@@ -119,7 +129,10 @@ def _list_elsewhere(project: Project, dataset: Dataset) -> Iterator[tuple[How, F
 
 
 def weigh(project: Project, dataset: Dataset, candidate: Candidate, *, progress: Progress = SILENT) -> Weighed:
-    """Say what a candidate is worth. Bytes are read only where the stat cache does not vouch for them."""
+    """Say what a candidate is worth. Bytes are read only where the stat cache does not vouch for them.
+
+    Nothing vouches for one elsewhere that this user may not read: it is passed over, with a warning.
+    """
     copy = candidate.copy
     marked = copy.is_marked()
     if dataset.skip_checksum:
@@ -129,7 +142,10 @@ def weigh(project: Project, dataset: Dataset, candidate: Candidate, *, progress:
         return Weighed(candidate, ("use" if same else "foreign") if marked else "unknown", None)
     try:
         standing = judge(project, dataset, copy, quick=True, progress=progress)
-    except MachineFailed:
+    except MachineFailed as error:
+        if candidate.how in ("pool", "root") and error.code == "permission":
+            progress.warn(f"passing over '{copy.path}': {error.message}")
+            return Weighed(candidate, "unknown", None)
         if os.path.exists(copy.path) or not os.path.islink(copy.path):
             raise
         return Weighed(candidate, "unknown", None)  # a link that leads nowhere

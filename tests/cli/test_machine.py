@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -226,6 +227,29 @@ def test_no_permission_in_the_project_is_exit_8(home: Home, project: Path, http_
     errors = [line for line in done.stderr.splitlines() if line.startswith("dm: error: ")]
     assert 1 == len(errors) and "permission denied" in errors[0] and str(project) in errors[0]
     assert before == snapshot(project)
+
+
+@pytest.mark.parametrize("closed", ["file", "folder"])
+def test_a_copy_in_a_pool_that_may_not_be_read_is_passed_over(
+    home: Home, project: Path, http_server: HttpServer, tmp_path: Path, closed: str
+) -> None:
+    uri = http_server.put("/a.bin", b"a")
+    write_manifest(project, f'[a]\nuri = "{uri}"\nchecksum = "sha256:{hashlib.sha256(b"a").hexdigest()}"\n')
+    pool = tmp_path / "pool"
+    copy = pool / "127.0.0.1" / "a.bin"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(b"a")
+    give_away(pool)
+    (copy if closed == "file" else copy.parent).chmod(0o700)
+    done = as_other(home, project, "status", DATAMANIFEST_DATASETS_POOLS=str(pool))
+    assert (0, True) == (done.returncode, done.stdout.startswith("missing")), done
+    done = as_other(home, project, "fetch", DATAMANIFEST_DATASETS_POOLS=str(pool))
+    assert 0 == done.returncode, done.stderr
+    assert (closed == "file") == (f"passing over '{copy}'" in done.stderr), done.stderr
+    assert b"a" == default_copy(home, "127.0.0.1/a.bin").read_bytes()
+    default_copy(home, "127.0.0.1/a.bin").unlink()
+    done = as_other(home, project, "verify", "--all", "--repair", DATAMANIFEST_DATASETS_POOLS=str(pool))
+    assert 0 == done.returncode and b"a" == default_copy(home, "127.0.0.1/a.bin").read_bytes(), done
 
 
 def test_doctor_tells_that_the_stat_cache_cannot_be_kept(home: Home, project: Path, ask: Ask) -> None:
