@@ -25,6 +25,9 @@ ALLOWED = Permission(None)
 def own_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Each test has its own finder, and leaves modules and path as they were."""
     before, path = dict(sys.modules), list(sys.path)
+    served = project_modules._finder.served  # of tests that ran before in this process, in projects of their own
+    for name in [name for name in sys.modules if name.partition(".")[0] in served]:
+        del sys.modules[name]
     monkeypatch.setattr(project_modules, "_finder", project_modules._ProjectFinder())
     yield
     sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, project_modules._ProjectFinder)]
