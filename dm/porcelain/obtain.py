@@ -47,7 +47,10 @@ def link_from_objects(project: Project, dataset: Dataset, copy: Copy) -> Publish
 
 
 def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, staging: Staging) -> Staged | None:
-    """Stage a dataset from an object that another reachable store holds under its declared digest; None: none does."""
+    """Stage a dataset from an object that another reachable store holds under its declared digest; None: none does.
+
+    One that fails, or that this user may not read, is told and passed over.
+    """
     contract = _find_object_contract(dataset)
     if contract is None:
         return None
@@ -55,15 +58,20 @@ def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, staging:
         store = project.open_store(root)
         if store is copy.store:
             continue
-        known = store.find_by_digest(contract)
-        if known is None or not _has_checksum(project, store, known, contract):
-            continue
-        entry = staging.make_folder() / "object"
-        remove_tree(entry)
         try:
+            known = store.find_by_digest(contract)
+            if known is None or not _has_checksum(project, store, known, contract):
+                continue
+            entry = staging.make_folder() / "object"
+            remove_tree(entry)
             # What becomes the user's own file must not share its bytes with the object: it may be written to.
             store.checkout(known, entry, modes=("reflink", "copy") if copy.store is None else None)
         except (ContentMismatch, NotFound) as error:
+            project.progress.warn(f"{error.message}; looking further")
+            continue
+        except MachineFailed as error:
+            if error.code != "permission":
+                raise
             project.progress.warn(f"{error.message}; looking further")
             continue
         if copy.store is None:

@@ -252,6 +252,25 @@ def test_a_copy_in_a_pool_that_may_not_be_read_is_passed_over(
     assert 0 == done.returncode and b"a" == default_copy(home, "127.0.0.1/a.bin").read_bytes(), done
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_object_of_another_store_that_may_not_be_read_is_passed_over(
+    ask: Ask, home: Home, project: Path, http_server: HttpServer, tmp_path: Path, kind: str
+) -> None:
+    data = make_archive("zip", [("x.bin", b"x")])
+    entry = f'[a]\nuri = "{http_server.put("/a.zip", data)}"\n' + ("extract = true\n" if kind == "folder" else "")
+    path = write_manifest(project, entry)
+    root = tmp_path / "theirs"
+    assert 0 == ask("fetch", env={"DATAMANIFEST_DATA_DIR": str(root)}).status
+    path.write_text(path.read_text() + 'key = "mine.zip"\n')
+    give_away(root)
+    for each in root.glob(".dm/objects/*/*"):
+        each.chmod(0o400)
+    done = as_other(home, project, "fetch", DATAMANIFEST_CACHE_DIR=str(root))
+    assert 0 == done.returncode, done.stderr
+    assert "permission denied; looking further" in done.stderr
+    assert 2 == http_server.count("/a.zip")
+
+
 def test_doctor_tells_that_the_stat_cache_cannot_be_kept(home: Home, project: Path, ask: Ask) -> None:
     write_manifest(project)
     (home.data / "datamanifest").mkdir()
