@@ -29,6 +29,9 @@ settings.register_profile("default", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+# Tests name modes as most users have them; those about the umask set their own.
+os.umask(0o022)
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
