@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.timing import Command, Run, run_timed
-from tests.fixtures.servers import Nginx, find_nginx
+from tests.fixtures.machine import find_program
+from tests.fixtures.servers import Nginx
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -103,15 +104,14 @@ class Bench:
 
     def find_program(self, name: str, package: str) -> str:
         """A yardstick's program; raises `NotHere` with the package that brings it."""
-        found = shutil.which(name)
+        found = find_program(name)
         if found is None:
             raise NotHere(f"'{name}' is not installed (apt-get install {package})")
         return found
 
     def serve(self, *, options: str = "access_log off;") -> Nginx:
         """A real nginx that serves the inputs until the bench ends; ``options`` go into its location block."""
-        if find_nginx() is None:
-            raise NotHere("'nginx' is not installed (apt-get install nginx-light)")
+        self.find_program("nginx", "nginx-light")
         self.inputs.mkdir(parents=True, exist_ok=True)
         return self.stack.enter_context(Nginx(self.inputs, options=options))
 
