@@ -21,7 +21,8 @@ from tests.fixtures.commands import (
     write_manifest,
 )
 from tests.fixtures.homes import Home, RunDm
-from tests.fixtures.seaweed import Bucket, Relay
+from tests.fixtures.relay import Relay
+from tests.fixtures.seaweed import Bucket
 
 MIB = 1 << 20
 TREE = {"a.csv": b"1", "deep/b.csv": b"22", "deep/er/c.csv": b""}
@@ -152,10 +153,10 @@ def test_a_user_in_a_bucket_s_uri_is_refused(run_dm: RunDm, project: Path, bucke
 def start_and_kill(start_dm: StartDm, bucket: Bucket, *words: str, after: int) -> None:
     """Run a command and end it with SIGKILL when the server has sent so many bytes."""
     with Relay(bucket.server.port) as relay:
-        relay.pause_at = after
+        relay.stall_total_at = after
         url = f"http://127.0.0.1:{relay.port}"
         process = start_dm(*words, env={**bucket.variables, "AWS_ENDPOINT_URL": url})
-        assert relay.paused.wait(120), process.communicate()
+        assert relay.stalled.wait(120), process.communicate()
         kill(process)
 
 
@@ -164,7 +165,7 @@ def fetch_counting(ask: Ask, bucket: Bucket) -> int:
     with Relay(bucket.server.port) as relay:
         variables = {**bucket.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"}
         assert 0 == ask("fetch", env=variables).status
-        return relay.received_bytes
+        return relay.sent_bytes
 
 
 def size_of_partials(home: Home) -> int:
@@ -223,10 +224,10 @@ def test_an_interrupt_ends_a_fetch_that_hangs_in_a_word(
     uri = put_tree(bucket, "set", {f"{number}.bin": os.urandom(2 * MIB) for number in range(10)})
     write_manifest(project, f'[set]\nuri = "{uri}"\n')
     with Relay(bucket.server.port) as relay:
-        relay.pause_at = 2 * MIB
+        relay.stall_total_at = 2 * MIB
         words = ["fetch"] if command == "fetch" else ["fetch-uri", uri, "copy"]
         process = start_dm(*words, env={**bucket.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"})
-        assert relay.paused.wait(120)
+        assert relay.stalled.wait(120)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert 130 == process.returncode, stderr

@@ -23,7 +23,8 @@ from tests.fixtures.commands import NO_RETRIES, Ask, list_litter, write_manifest
 from tests.fixtures.git_servers import GitDaemon, GitHttp, Repository
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.machine import needs
-from tests.fixtures.seaweed import Bucket, Relay
+from tests.fixtures.relay import Relay
+from tests.fixtures.seaweed import Bucket
 from tests.fixtures.servers import HttpServer
 from tests.fixtures.sshd import Sshd
 
@@ -234,8 +235,8 @@ fetcher = { ref = "own:explicit", args = ["$download_path"], kwargs = { rows = [
                 "http": [received.target for received in http_server.requests],
                 "git": git_daemon.relay.connections,
                 "git over http": len(git_http.requests),
-                "ssh": sshd.connections,
-                "s3": relay.received_bytes,
+                "ssh": sshd.relay.connections,
+                "s3": relay.sent_bytes,
                 "code": len(log.read_text().splitlines()) if log.exists() else 0,
             }
 

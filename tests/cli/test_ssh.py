@@ -77,10 +77,10 @@ def test_files_with_any_name_are_added_fetched_and_verified(
     manifest = tomllib.loads((project / "datamanifest.toml").read_text())
     expected = [f"sha256:{hashlib.sha256(name.encode()).hexdigest()}" for name in NAMES]
     assert expected == [manifest[f"d{number}"]["checksum"] for number in range(len(NAMES))]
-    sshd.connections = 0
+    sshd.relay.connections = 0
     assert ["unchanged"] * len(NAMES) == [each["status"] for each in ask("fetch", env=reach).outcomes]
     assert 0 == ask("verify", env=reach).status
-    assert 0 == sshd.connections
+    assert 0 == sshd.relay.connections
     assert [] == [*tmp_path.rglob("pwned"), *list_litter(home, project)]
 
 
@@ -163,22 +163,22 @@ def test_a_killed_fetch_goes_on_where_it_was(
     body = os.urandom(_BODY_BYTES)
     (served / "big file").write_bytes(body)
     write_manifest(project, f'[big]\nuri = "{sshd.uri(remote(served / "big file"))}"\n')
-    sshd.stall_at = _BODY_BYTES // 2
+    sshd.relay.stall_at = _BODY_BYTES // 2
 
     def find_arrived_bytes() -> int:
         return sum(path.stat().st_size for path in (home.data / "datamanifest" / ".dm").glob("partial/*"))
 
     process = start_dm("fetch", env=reach)
-    assert sshd.stalled.wait(_PATIENCE_S)
+    assert sshd.relay.stalled.wait(_PATIENCE_S)
     wait_until(lambda: find_arrived_bytes() > _BODY_BYTES // 4)
     kill(process)
-    sshd.stall_at = None
-    sshd.go.set()
-    sshd.sent_bytes = 0
+    sshd.relay.stall_at = None
+    sshd.relay.go.set()
+    sshd.relay.sent_bytes = 0
     assert "ok" == ask("fetch", env=reach).only["status"]
     assert body == default_copy(home, key_of(served / "big file")).read_bytes()
     # The rsync that the kill left behind may have taken in what was under way.
-    assert sshd.sent_bytes < _BODY_BYTES * 3 // 4
+    assert sshd.relay.sent_bytes < _BODY_BYTES * 3 // 4
     assert [] == list_litter(home, project)
 
 
@@ -188,12 +188,12 @@ def test_a_source_that_changed_after_a_kill_arrives_as_it_is_now(
     body = os.urandom(_BODY_BYTES)
     (served / "x").write_bytes(body)
     write_manifest(project, f'[x]\nuri = "{sshd.uri(remote(served / "x"))}"\n')
-    sshd.stall_at = _BODY_BYTES // 2
+    sshd.relay.stall_at = _BODY_BYTES // 2
     process = start_dm("fetch", env=reach)
-    assert sshd.stalled.wait(_PATIENCE_S)
+    assert sshd.relay.stalled.wait(_PATIENCE_S)
     kill(process)
-    sshd.stall_at = None
-    sshd.go.set()
+    sshd.relay.stall_at = None
+    sshd.relay.go.set()
     changed = b"other" + body[5 : _BODY_BYTES // 2] + os.urandom(_BODY_BYTES // 2)
     (served / "x").write_bytes(changed)
     assert "ok" == ask("fetch", env=reach).only["status"]

@@ -39,9 +39,10 @@ def test_after_a_kill_it_is_begun_anew_and_nothing_stays_behind(
     commit = repository.commit({"n": LONG, "deep/m": b"x"})
     running: GitDaemon | Sshd = request.getfixturevalue(server)
     if isinstance(running, Sshd):
-        relay, uri, command = running, running.uri(repository.path), running.ssh_command
+        uri, command = running.uri(repository.path), running.ssh_command
     else:
-        relay, uri, command = running.relay, running.uri("r.git"), "ssh"
+        uri, command = running.uri("r.git"), "ssh"
+    relay = running.relay
     relay.stall_at = len(LONG) // 2
     process = subprocess.Popen([sys.executable, "-c", FETCH, str(tmp_path), uri, command], cwd=CHECKOUT)
     try:

@@ -26,7 +26,8 @@ from dm.plumbing.transport.journal import Journal
 from dm.plumbing.transport.registry import Fetchers, find_fetcher
 from tests.fixtures.archives import read_tree
 from tests.fixtures.fetching import QUICK, digests_of, fetch, make_environment, measured, names_in
-from tests.fixtures.seaweed import Bucket, Relay
+from tests.fixtures.relay import Relay
+from tests.fixtures.seaweed import Bucket
 from tests.fixtures.servers import HttpServer
 from tests.fixtures.sinks import RecordingProgress, RecordingTask
 
@@ -132,7 +133,7 @@ def test_the_process_s_own_variables_are_not_looked_at(
 def break_off(bucket: Bucket, make_fetcher: Any, uri: str, folder: Path, *, after: int) -> int:
     """Begin to fetch and end it when the server has sent ``after`` bytes; return how many it had sent in the end."""
     with Relay(bucket.server.port) as relay:
-        relay.pause_at = after
+        relay.stall_total_at = after
         fetcher = make_fetcher({**bucket.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"})
         failures: list[BaseException] = []
 
@@ -144,12 +145,12 @@ def break_off(bucket: Bucket, make_fetcher: Any, uri: str, folder: Path, *, afte
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert relay.paused.wait(60)
+        assert relay.stalled.wait(60)
         fetcher.close()
         thread.join(30)
         assert not thread.is_alive()
         assert [("interrupted", "interrupted")] == [(error.code, str(error)) for error in failures]
-        return relay.received_bytes
+        return relay.sent_bytes
 
 
 def test_a_transfer_that_was_ended_goes_on_where_it_was(bucket: Bucket, make_fetcher: Any, tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_a_transfer_that_was_ended_goes_on_where_it_was(bucket: Bucket, make_fet
         variables = {**bucket.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"}
         task = RecordingTask()
         fetched = fetch(make_fetcher(variables), uri, part, task=task)
-        assert relay.received_bytes < len(body) - kept + MIB // 4
+        assert relay.sent_bytes < len(body) - kept + MIB // 4
     assert digests_of(body) == measured(fetched)
     assert (len(body), len(body)) == (task.done, task.total)
 
@@ -185,13 +186,13 @@ def test_an_object_that_changes_while_it_is_fetched_is_never_stitched(
     uri = bucket.put("big.bin", old)
     task = RecordingTask()
     with Relay(bucket.server.port) as relay:
-        relay.pause_at = 10 * MIB
+        relay.stall_total_at = 10 * MIB
         fetcher = make_fetcher({**bucket.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"})
 
         def change() -> None:
-            assert relay.paused.wait(60)
+            assert relay.stalled.wait(60)
             bucket.put("big.bin", new)
-            relay.pause_at = None
+            relay.stall_total_at = None
             relay.go.set()
 
         thread = threading.Thread(target=change)
@@ -211,7 +212,7 @@ def test_a_whole_one_that_is_still_here_is_confirmed_by_its_last_byte(
     with Relay(bucket.server.port) as relay:
         variables = {**bucket.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"}
         assert fetch(make_fetcher(variables), uri, tmp_path / "part").from_cache
-        assert relay.received_bytes < 10_000
+        assert relay.sent_bytes < 10_000
 
 
 @pytest.mark.parametrize("what", ["total", "source"])
@@ -283,7 +284,7 @@ def test_a_prefix_goes_on_file_by_file(bucket: Bucket, make_fetcher: Any, tmp_pa
         variables = {**bucket.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"}
         task = RecordingTask()
         fetched = fetch(make_fetcher(variables), uri, tmp_path / "part", task=task)
-        assert relay.received_bytes <= 60 * MIB - whole + MIB
+        assert relay.sent_bytes <= 60 * MIB - whole + MIB
     assert files == contents(fetched.path)
     assert (60 * MIB, 60 * MIB) == (task.done, task.total)
 

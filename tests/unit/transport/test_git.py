@@ -214,7 +214,7 @@ def test_only_the_one_commit_goes_over_the_wire(
         fetch(fetcher, git_daemon.uri("r.git"), tmp_path / "part", branch=branch, task=task)
         fetch(fetcher, git_http.uri("r.git"), tmp_path / "part", branch=branch, task=task)
     fetch(fetcher, sshd.uri(repository.path), tmp_path / "part", branch="v1", task=task)
-    sent = (git_daemon.relay.sent_bytes, git_http.relay.sent_bytes, sshd.sent_bytes)
+    sent = (git_daemon.relay.sent_bytes, git_http.relay.sent_bytes, sshd.relay.sent_bytes)
     assert all(0 < count < 50_000 for count in sent), sent
     assert 0 < task.done < 10_000
 
@@ -546,15 +546,14 @@ def stalling(request: pytest.FixtureRequest, repository: Repository, tmp_path: P
     repository.commit({"n": LONG})
     server = request.getfixturevalue(request.param)
     if isinstance(server, Sshd):
-        server.stall_at = len(LONG) // 2
-        stalled, uri, command = server.stalled, server.uri(repository.path), server.ssh_command
+        uri, command = server.uri(repository.path), server.ssh_command
     else:
-        server.relay.stall_at = len(LONG) // 2
-        stalled, uri, command = server.relay.stalled, server.uri("r.git"), None
+        uri, command = server.uri("r.git"), None
+    server.relay.stall_at = len(LONG) // 2
     fetcher = make_fetcher(tmp_path, ssh_command=command, PATH=os.environ["PATH"])
 
     def wait_and_name(_: str) -> str:
-        assert stalled.wait(30)
+        assert server.relay.stalled.wait(30)
         return uri
 
     return Way(fetcher, wait_and_name)._replace(uri=lambda name: uri if name == "uri" else wait_and_name(name))
@@ -605,7 +604,7 @@ def test_a_connection_that_breaks_is_tried_again_from_the_start(
 ) -> None:
     repository.commit({"n": LONG})
     running = request.getfixturevalue(server)
-    (running if isinstance(running, Sshd) else running.relay).cut_at = len(LONG) // 2
+    running.relay.cut_at = len(LONG) // 2
     uri = running.uri(repository.path if isinstance(running, Sshd) else "r.git")
     command = running.ssh_command if isinstance(running, Sshd) else None
     task = RecordingTask()

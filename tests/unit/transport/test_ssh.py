@@ -285,7 +285,7 @@ def test_progress_is_told_in_bytes(sshd: Sshd, fetcher: SshFetcher, served: Path
 
     body = os.urandom(_BODY_BYTES)
     (served / "x").write_bytes(body)
-    sshd.bytes_per_s = _BODY_BYTES / 2.5
+    sshd.relay.bytes_per_s = _BODY_BYTES / 2.5
     task = Task()
     fetch(fetcher, sshd.uri(served / "x"), tmp_path / "part", task=task)
     assert (len(body), len(body)) == (task.total, task.done)
@@ -386,7 +386,7 @@ class Interrupted:
     """A fetch that stopped when about ``at`` bytes had arrived, ended by `close` from another thread."""
 
     def __init__(self, sshd: Sshd, uri: str, folder: Path, *, at: int = _BODY_BYTES // 2) -> None:
-        sshd.stall_at, sshd.sent_bytes = at, 0
+        sshd.relay.stall_at, sshd.relay.sent_bytes = at, 0
         fetcher = make_fetcher(sshd)
         errors: list[DmError] = []
 
@@ -398,15 +398,15 @@ class Interrupted:
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert sshd.stalled.wait(_PATIENCE_S)
+        assert sshd.relay.stalled.wait(_PATIENCE_S)
         wait_until(lambda: self._arrived(folder) >= at // 2)
         fetcher.close()
         thread.join(_PATIENCE_S)
         assert not thread.is_alive()
         (self.error,) = errors
-        sshd.stall_at = None
-        sshd.go.set()
-        sshd.sent_bytes = 0
+        sshd.relay.stall_at = None
+        sshd.relay.go.set()
+        sshd.relay.sent_bytes = 0
 
     def _arrived(self, folder: Path) -> int:
         return sum(path.stat().st_size for path in folder.rglob("data.bin*") if path.is_file()) + sum(
@@ -426,7 +426,7 @@ def test_closing_from_another_thread_ends_it_and_the_next_goes_on_where_it_was(
     assert ["data.bin"] == names_in(part)
     fetched = fetch(fetcher, uri, part)
     assert digests_of(body) == measured(fetched)
-    assert sshd.sent_bytes < _BODY_BYTES // 2 + _AGAIN_BYTES
+    assert sshd.relay.sent_bytes < _BODY_BYTES // 2 + _AGAIN_BYTES
 
 
 @pytest.mark.parametrize("change", ["start", "all", "shorter", "longer", "same-size-and-time"])
@@ -460,9 +460,9 @@ def test_a_whole_file_is_only_confirmed_but_one_of_the_same_size_and_time_is_not
     body = os.urandom(_BODY_BYTES)
     source.write_bytes(body)
     fetched = fetch(fetcher, sshd.uri(source), tmp_path / "part")
-    sshd.sent_bytes = 0
+    sshd.relay.sent_bytes = 0
     assert digests_of(body) == measured(fetch(fetcher, sshd.uri(source), tmp_path / "part"))
-    assert sshd.sent_bytes < _AGAIN_BYTES
+    assert sshd.relay.sent_bytes < _AGAIN_BYTES
     when = fetched.path.stat().st_mtime_ns
     other = os.urandom(_BODY_BYTES)
     source.write_bytes(other)
@@ -476,18 +476,18 @@ def test_a_lost_connection_is_tried_again_and_goes_on(
 ) -> None:
     body = os.urandom(_BODY_BYTES)
     (served / "x").write_bytes(body)
-    sshd.cut_at = _BODY_BYTES // 2
+    sshd.relay.cut_at = _BODY_BYTES // 2
     task = RecordingTask()
     fetched = fetch(fetcher, sshd.uri(served / "x"), tmp_path / "part", task=task)
     assert digests_of(body) == measured(fetched)
-    assert (2, len(body), len(body)) == (sshd.connections, task.total, task.done)
-    assert sshd.sent_bytes < _BODY_BYTES + _AGAIN_BYTES
+    assert (2, len(body), len(body)) == (sshd.relay.connections, task.total, task.done)
+    assert sshd.relay.sent_bytes < _BODY_BYTES + _AGAIN_BYTES
 
 
 def test_tries_end_and_what_came_is_kept(sshd: Sshd, served: Path, tmp_path: Path) -> None:
     (served / "x").write_bytes(os.urandom(_BODY_BYTES))
     fetcher = make_fetcher(sshd, options=QUICK._replace(retries=0))
-    sshd.cut_at = _BODY_BYTES // 2
+    sshd.relay.cut_at = _BODY_BYTES // 2
     with pytest.raises(SourceFailed) as caught:
         fetch(fetcher, sshd.uri(served / "x"), tmp_path / "part")
     assert "connection-lost" == caught.value.code
@@ -506,9 +506,9 @@ def test_a_folder_goes_on_where_it_was_and_follows_its_source(
     (served / "b").rename(served / "e")
     expected = read_all(served)
     assert expected == read_all(fetch(fetcher, sshd.uri(served), tmp_path / "part").path)
-    sshd.sent_bytes = 0
+    sshd.relay.sent_bytes = 0
     assert expected == read_all(fetch(fetcher, sshd.uri(served), tmp_path / "part").path)
-    assert sshd.sent_bytes < 100_000
+    assert sshd.relay.sent_bytes < 100_000
 
 
 def test_an_rsync_of_a_killed_run_is_waited_for(sshd: Sshd, fetcher: SshFetcher, served: Path, tmp_path: Path) -> None:
@@ -549,10 +549,10 @@ def test_an_rsync_outlives_a_killed_dm_with_the_lock_and_no_longer(
 ) -> None:
     body = os.urandom(_BODY_BYTES)
     (served / "x").write_bytes(body)
-    sshd.stall_at = _BODY_BYTES // 2
+    sshd.relay.stall_at = _BODY_BYTES // 2
     part = tmp_path / "part"
     process = start_fetch(sshd, sshd.uri(served / "x"), part)
-    assert sshd.stalled.wait(_PATIENCE_S)
+    assert sshd.relay.stalled.wait(_PATIENCE_S)
     wait_until(lambda: (part / "data.bin").exists() and (part / "data.bin").stat().st_size > _BODY_BYTES // 4)
     process.kill()
     process.wait()
@@ -560,8 +560,8 @@ def test_an_rsync_outlives_a_killed_dm_with_the_lock_and_no_longer(
     with pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(lock)
-    sshd.stall_at = None
-    sshd.go.set()
+    sshd.relay.stall_at = None
+    sshd.relay.go.set()
     assert digests_of(body) == measured(fetch(fetcher, sshd.uri(served / "x"), part))
     assert ["data.bin"] == names_in(part)
 
@@ -650,7 +650,7 @@ def test_the_first_connection_to_a_host_goes_alone(
 ) -> None:
     for number in range(4):
         (served / str(number)).write_bytes(b"%d" % number)
-    sshd.stall_at = 0
+    sshd.relay.stall_at = 0
     found: dict[int, Fetched] = {}
 
     def work(number: int) -> None:
@@ -659,15 +659,15 @@ def test_the_first_connection_to_a_host_goes_alone(
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    assert sshd.stalled.wait(_PATIENCE_S)
+    assert sshd.relay.stalled.wait(_PATIENCE_S)
     time.sleep(0.5)  # what would come now, must not
-    assert 1 == sshd.connections
-    sshd.stall_at = None
-    sshd.go.set()
+    assert 1 == sshd.relay.connections
+    sshd.relay.stall_at = None
+    sshd.relay.go.set()
     for thread in threads:
         thread.join()
     assert {number: b"%d" % number for number in range(4)} == {n: each.path.read_bytes() for n, each in found.items()}
-    assert 4 == sshd.connections
+    assert 4 == sshd.relay.connections
 
 
 # What goes wrong
@@ -689,7 +689,7 @@ def test_a_key_that_is_not_known_over_there(sshd: Sshd, served: Path, tmp_path: 
     assert error.message.endswith("@127.0.0.1: Permission denied (publickey)")
     assert "ssh-auth" == error.code
     assert "try 'ssh 127.0.0.1' by hand; " in str(error.hint)
-    assert 1 == sshd.connections
+    assert 1 == sshd.relay.connections
 
 
 def test_a_host_key_that_changed(sshd: Sshd, served: Path, tmp_path: Path) -> None:
@@ -697,7 +697,7 @@ def test_a_host_key_that_changed(sshd: Sshd, served: Path, tmp_path: Path) -> No
     other = sshd.make_key("other").with_suffix(".pub").read_text().split()
     sshd.known_hosts.write_text(f"dm-test-sshd {other[0]} {other[1]}\n")
     error = failure(make_fetcher(sshd), sshd.uri(served / "x"), tmp_path / "part")
-    assert ("ssh-host-key", 1) == (error.code, sshd.connections)
+    assert ("ssh-host-key", 1) == (error.code, sshd.relay.connections)
     assert error.message.endswith("Host key verification failed")
 
 
