@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dm.errors import MachineFailed, Refused
+from dm.plumbing.records.key import landing_key
 from dm.porcelain.copies import Copy
 from dm.porcelain.integrity import Standing, find_contract, judge
 from dm.progress import SILENT, Progress
@@ -48,12 +49,11 @@ class Weighed(NamedTuple):
 def find_candidates(project: Project, dataset: Dataset) -> Iterator[Candidate]:
     """Yield what lies at the places of a dataset, in the order of SCHEMA.md, each place once."""
     location = project.locate(dataset)
-    record = project.state.datasets.get(dataset.key.text)
     there = os.fspath(location.path)
     seen = {there}
     recorded = None
-    if record is not None:
-        text = os.path.join(project.root, record.storage_path)
+    text = _find_recorded_path(project, dataset)
+    if text is not None:
         recorded = location.path if text == there else Path(text)  # as text: a path for each of thousands is dear
     if recorded is not None and recorded != location.path:
         seen.add(os.fspath(recorded))
@@ -96,6 +96,20 @@ def _find_unlocked(project: Project, dataset: Dataset) -> Candidate | None:
         return None
     copy = project.copy_at(own)
     return Candidate(copy, "scope", recorded=False) if copy.is_unlocked() and copy.exists() else None
+
+
+def _find_recorded_path(project: Project, dataset: Dataset) -> str | None:
+    """Where the state says that a dataset was found, absolute. The folder of an archive has the key of the archive:
+    what is recorded of the one says nothing of the other.
+    """
+    record = project.state.datasets.get(dataset.key.text)
+    if record is None:
+        return None
+    text = os.path.join(project.root, record.storage_path)
+    if text.endswith(dataset.landing.text):
+        return text
+    other = landing_key(dataset.key.text, extract=not dataset.extract)
+    return None if text.endswith(f"/{other}") else text
 
 
 def _find_recorded(project: Project, dataset: Dataset, path: Path) -> Candidate | None:
@@ -157,6 +171,12 @@ def is_edited(weighed: Weighed) -> bool:
     becomes of the edit, and nothing is ever used past it in silence.
     """
     return weighed.verdict == "wrong" and weighed.candidate.copy.is_unlocked()
+
+
+def is_unproven(weighed: Weighed) -> bool:
+    """Whether it is as it was seen last, and its contract, an archive's checksum, says nothing of what was unpacked."""
+    standing = weighed.standing
+    return weighed.verdict == "wrong" and standing is not None and standing.meets_contract is None
 
 
 def is_read_only(candidate: Candidate) -> bool:
@@ -228,10 +248,10 @@ def find_lost_copy(project: Project, dataset: Dataset) -> Candidate | None:
     anything lies there now is not asked. None when there is none, and for an unlocked one, which is its user's.
     """
     location = project.locate(dataset)
-    record = project.state.datasets.get(dataset.key.text)
+    text = _find_recorded_path(project, dataset)
     candidates = [Candidate(project.copy_at(location), "location", recorded=False)]
-    if record is not None:
-        path = project.root / record.storage_path
+    if text is not None:
+        path = Path(text)
         if path == location.path:
             candidates = [candidates[0]._replace(recorded=True)]
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dm.errors import ContentMismatch, MachineFailed, Malformed, Refused
 from dm.plumbing.store.measure import measure_checksum
-from dm.porcelain.find import Candidate, Weighed, find_candidates, is_edited, weigh
+from dm.porcelain.find import Candidate, Weighed, find_candidates, is_edited, is_unproven, weigh
 from dm.porcelain.integrity import Standing, describe_damage, find_contract, name_way_out
 from dm.porcelain.publish import adopt, put_unlocked_aside
 from dm.porcelain.recording import Recorder
@@ -147,10 +147,10 @@ class Presence:
         """Where to go although something lies at the location. Raises when there is no way but ``--force``.
 
         Another project's copy is left alone, also with ``--force``: this dataset goes to the project's own scope, or
-        is there already.
+        is there already. One that only its source can prove is fetched anew: it stays where its bytes are equal.
         """
         if obstacle.verdict != "foreign":
-            if not force:
+            if not force and not is_unproven(obstacle):
                 self._refuse_obstacle(dataset, obstacle)
             return location
         own = self.project.locate_in_own_scope(dataset)
@@ -165,7 +165,7 @@ class Presence:
             weighed = weigh(self.project, dataset, Candidate(copy, "location", recorded=True))
             if weighed.verdict in ("use", "adopt") and not force:
                 return self.use(dataset, weighed, own)
-            if not force:
+            if not force and not is_unproven(weighed):
                 self._refuse_obstacle(dataset, weighed)
             return own
         self.project.progress.note(

@@ -10,14 +10,13 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dm.porcelain.find import choose_copy, is_read_only
+from dm.porcelain.find import choose_copy, is_read_only, is_unproven
 from dm.porcelain.integrity import find_contract
 from dm.porcelain.select import find_skip_reason
 from dm.values import Digest, Outcome, quote_word
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
-    from dm.porcelain.copies import Copy
     from dm.porcelain.find import Weighed
     from dm.porcelain.integrity import Standing
     from dm.porcelain.project import Project
@@ -60,7 +59,7 @@ def tell_state(project: Project, dataset: Dataset) -> Outcome:
         digest=None if measured is None else measured.digest,
         size_bytes=None if measured is None else measured.size_bytes,
         code="unlocked" if unlocked else None,
-        hint=_find_hint(project, dataset, copy, state, unlocked=unlocked),
+        hint=_find_hint(project, dataset, chosen, state, unlocked=unlocked),
         message=_find_message(dataset, state, unlocked=unlocked),
         digests=_list_digests(dataset, standing),
     )
@@ -85,7 +84,8 @@ def _find_state(project: Project, dataset: Dataset, chosen: Weighed, *, relocate
     return "clean"
 
 
-def _find_hint(project: Project, dataset: Dataset, copy: Copy, state: str, *, unlocked: bool) -> str | None:
+def _find_hint(project: Project, dataset: Dataset, chosen: Weighed, state: str, *, unlocked: bool) -> str | None:
+    copy = chosen.candidate.copy
     if state == "modified":
         from dm.porcelain.integrity import name_ways_out, name_ways_out_of_edit
 
@@ -98,6 +98,9 @@ def _find_hint(project: Project, dataset: Dataset, copy: Copy, state: str, *, un
             if os.path.lexists(project.locate(dataset).path):
                 told = "nothing, it is used where it is: other bytes lie at its location"
                 return f'{told}; scope = "{own.scope}" in its entry makes this the location'
+    if state in ("untracked", "unpinned") and is_unproven(chosen):
+        name = quote_word(dataset.name)
+        return f"dm fetch {name} holds it against its archive anew, dm pin {name} accepts what is there"
     return _find_remedy(dataset, state)
 
 

@@ -384,3 +384,82 @@ def test_keys_of_any_kind(ask: Ask, project: Path, home: Home, http_server: Http
     assert str(default_copy(home, key)) == ask("fetch").only["path"]
     assert "a" == default_copy(home, key).read_text()
     assert ("clean", 0) == (ask("status").only["state"], ask("verify", "a").status)
+
+
+def test_an_archive_that_was_added_as_a_file_becomes_its_folder_when_it_is_declared_anew(
+    ask: Ask, project: Path, home: Home, http_server: HttpServer
+) -> None:
+    data = make_archive("tar.gz", FILES)
+    uri = http_server.put("/a.tar.gz", data)
+    write_manifest(project)
+    assert 0 == ask("add", uri, "--name", "a").status
+    answer = ask("add", uri, "--name", "a", "--extract", "--overwrite")
+    place = default_copy(home, "127.0.0.1/a")
+    assert (0, str(place)) == (answer.status, answer.only["path"])
+    assert place.is_dir()
+    assert (0, "clean") == (ask("verify", "a").status, ask("status", "a").only["state"])
+
+
+def test_an_archive_and_its_folder_are_two_datasets_though_they_have_one_key(
+    ask: Ask, project: Path, home: Home, http_server: HttpServer
+) -> None:
+    uri = http_server.put("/a.tar.gz", make_archive("tar.gz", FILES))
+    write_manifest(project)
+    places = {"folder": str(default_copy(home, "127.0.0.1/a")), "file": str(default_copy(home, "127.0.0.1/a.tar.gz"))}
+    for name, *words in (("folder", "--extract"), ("file",)):
+        assert places[name] == ask("add", uri, "--name", name, *words).only["path"]
+    for _ in range(2):
+        answer = ask("fetch")
+        assert places == {outcome["name"]: outcome["path"] for outcome in answer.outcomes}
+        assert "" == answer.stderr.replace("2 datasets: 2 unchanged\n", "")
+    assert ["clean", "clean"] == [outcome["state"] for outcome in ask("status").outcomes]
+
+
+def test_the_archives_checksum_is_no_proof_for_the_archive_in_place_of_its_folder(
+    ask: Ask, project: Path, home: Home, http_server: HttpServer
+) -> None:
+    data = make_archive("tar.gz", FILES)
+    uri = http_server.put("/a.tar.gz", data)
+    write_manifest(project)
+    assert 0 == ask("add", uri, "--name", "a").status
+    manifest = project / "datamanifest.toml"
+    manifest.write_text(manifest.read_text() + "extract = true\n")
+    answer = ask("fetch")
+    assert (0, str(default_copy(home, "127.0.0.1/a"))) == (answer.status, answer.only["path"])
+
+
+def test_a_folder_that_only_its_archive_can_prove_is_fetched_anew_and_stays(
+    ask: Ask, project: Path, home: Home, http_server: HttpServer
+) -> None:
+    data = make_archive("tar.gz", FILES)
+    uri = http_server.put("/a.tar.gz", data)
+    write_manifest(project)
+    assert 0 == ask("add", uri, "--name", "a", "--extract").status
+    before = read_tree(default_copy(home, "127.0.0.1/a"))
+    for entry, state in (("[a]", "unpinned"), ("[b]", "untracked")):  # as another project's it has no record here
+        if state == "untracked":
+            (project / ".datamanifest-state.toml").unlink()
+        write_manifest(project, f'{entry}\nuri = "{uri}"\nextract = true\nchecksum = "sha256:{sha256_of(data)}"\n')
+        told = ask("status").only
+        name = told["name"]
+        assert state == told["state"]
+        assert f"dm fetch {name} holds it against its archive anew, dm pin {name} accepts what is there" == told["hint"]
+        answer = ask("fetch", name)
+        assert (0, "unchanged") == (answer.status, answer.only["status"])
+        assert "clean" == ask("status").only["state"]
+    assert before == read_tree(default_copy(home, "127.0.0.1/a"))
+
+
+def test_the_way_out_of_a_place_that_is_taken_works_when_nothing_is_declared_yet(
+    ask: Ask, project: Path, home: Home, http_server: HttpServer
+) -> None:
+    uri = http_server.put("/a.csv", b"1,2\n")
+    write_manifest(project)
+    place = default_copy(home, "127.0.0.1/a.csv")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"mine")
+    answer = ask("add", uri)
+    hint = "move it away, or dm fetch --force a puts it aside and fetches"
+    assert (6, f"with --no-fetch it is declared all the same; then {hint}") == (answer.status, answer.only["hint"])
+    assert 0 == ask("add", uri, "--no-fetch").status
+    assert (0, b"1,2\n") == (ask("fetch", "--force", "a").status, place.read_bytes())

@@ -17,7 +17,7 @@ from dm.plumbing.transport.address import describe_uri
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.project import Project
 from dm.porcelain.record_entries import Choice, Entry, is_record, make_entries, read_record
-from dm.values import Digest, Outcome, fail, printable
+from dm.values import Digest, Outcome, fail, printable, quote_word
 
 if TYPE_CHECKING:
     from dm.plumbing.records.manifest import Manifest
@@ -198,7 +198,7 @@ def _declare(project: Project, entries: Sequence[Entry], options: AddOptions, *,
         finally:
             scratch.close()
         if any(outcome.failed for outcome in outcomes):
-            return [outcome if outcome.failed else _leave_out(outcome) for outcome in outcomes]
+            return [_tell_undeclared(outcome) if outcome.failed else _leave_out(outcome) for outcome in outcomes]
     tables = {entry.name: _without_none({**entry.table, **measured.get(entry.name, {})}) for entry in entries}
 
     def change(manifest: Manifest) -> Mapping[str, Mapping[str, object] | None]:
@@ -218,6 +218,13 @@ def _without_none(table: Mapping[str, object]) -> dict[str, object]:
 def _leave_out(outcome: Outcome) -> Outcome:
     told = "not declared, since another file of the record failed; it stays in the store for the next try"
     return outcome._replace(status="skipped", code="not-declared", message=told)
+
+
+def _tell_undeclared(outcome: Outcome) -> Outcome:
+    """A way out that names the dataset leads nowhere while it is not declared."""
+    if outcome.hint is None or f"dm fetch --force {quote_word(outcome.name)}" not in outcome.hint:
+        return outcome
+    return outcome._replace(hint=f"with --no-fetch it is declared all the same; then {outcome.hint}")
 
 
 def _tell_plan(project: Project, candidate: Manifest, entry: Entry) -> Outcome:
