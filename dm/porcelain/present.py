@@ -144,11 +144,15 @@ class Presence:
     def pass_obstacle(
         self, dataset: Dataset, location: Location, obstacle: Weighed, *, force: bool
     ) -> Outcome | Location:
-        """Where to go although something lies at the location. Raises when there is no way but ``--force``.
+        """Where to go although something lies at the location. Raises when there is no way but ``--force``, and for a
+        folder in which other copies lie.
 
         Another project's copy is left alone, also with ``--force``: this dataset goes to the project's own scope, or
         is there already. One that only its source can prove is fetched anew: it stays where its bytes are equal.
         """
+        there = obstacle.candidate.copy
+        if there.store is not None:
+            there.store.refuse_copies_below(there.path)
         if obstacle.verdict != "foreign":
             if not force and not is_unproven(obstacle):
                 self._refuse_obstacle(dataset, obstacle)

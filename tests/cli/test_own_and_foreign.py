@@ -381,3 +381,23 @@ def test_force_leaves_a_copy_that_is_what_the_source_gives(
     assert before == snapshot(project / "data", home.data / "datamanifest" / "datasets")
     assert ("digest" in forced.only) == (not any("skip_checksum" in field for field in fields))
     assert ask("status").only["state"] == ("skipped" if "skip_checksum = true" in fields else "clean")
+
+
+@pytest.mark.parametrize("words", [["fetch"], ["fetch", "--force", "x"]])
+def test_a_folder_in_which_other_copies_lie_never_makes_room(
+    run_dm: RunDm, ask: Ask, project: Path, home: Home, uris: tuple[str, str], tmp_path: Path, words: list[str]
+) -> None:
+    _declare(project, uris[0])
+    assert 0 == run_dm("fetch").returncode
+    other = tmp_path / "other"
+    other.mkdir()
+    _declare(other, uris[1], 'key = "127.0.0.1"')
+    before = snapshot(home.data)
+    answer = ask("-C", other, *words)
+    assert (6, "nested-copies") == (answer.status, answer.only["code"])
+    hint = "one copy cannot lie inside another; set a 'key' of its own for one of them"
+    assert hint == answer.only["hint"]
+    assert before == snapshot(home.data)
+    assert "clean" == ask("status").only["state"]
+    _declare(other, uris[1], 'key = "127.0.0.2"')
+    assert 0 == ask("-C", other, *words).status

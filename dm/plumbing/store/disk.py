@@ -199,6 +199,10 @@ class DiskStore:
         """Forget what was seen of a copy; nothing there is fine."""
         self._refs.remove(self._refs.name(name))
 
+    def refuse_copies_below(self, copy: Path) -> None:
+        """Raise `Refused` where other copies that are there lie below a copy's place."""
+        self._refs.refuse_copies_below(self._layout.ref_name(copy))
+
     def list_refs(self) -> Iterator[tuple[str, Ref]]:
         """Every ref, in the order of the names' parts. Raises `Malformed` for one that cannot be read."""
         return self._refs.list_refs()

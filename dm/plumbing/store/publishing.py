@@ -149,6 +149,7 @@ class Publisher:
             return
         item.occupied = True
         if publication.aside is not None:
+            self._refs.refuse_copies_below(item.name)
             item.marked = not content.is_folder and refuse_foreign_marker(copy, is_folder=False)
             return
         is_folder = os.path.isdir(copy)

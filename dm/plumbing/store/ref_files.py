@@ -79,6 +79,14 @@ class RefFiles:
             self._clear_stale(name)
             replace(private, path)
 
+    def refuse_copies_below(self, name: str) -> None:
+        """Raise `Refused` where copies that are there lie below a place: nobody may put it aside with them in it."""
+        refs = self._layout.refs
+        if os.path.isdir(refs / name):
+            for below in self._list_below(name):
+                if os.path.lexists(self._layout.root / below):
+                    raise self._make_nested(name, below)
+
     def remove(self, name: str) -> None:
         """Forget what was seen of a copy; nothing there is fine."""
         path = self._layout.ref_path(name)
@@ -134,14 +142,17 @@ class RefFiles:
             remove_tree(top)
 
     def _remove_stale(self, stale: str, name: str) -> None:
-        root = self._layout.root
-        if os.path.lexists(root / stale) and not self._is_plain_parent(stale, name):
-            raise Refused(
-                f"cannot publish '{display_path(root / name)}': the copy '{display_path(root / stale)}' is in the way",
-                hint="one copy cannot lie inside another; set a 'key' of its own for one of them",
-                code="nested-copies",
-            )
+        if os.path.lexists(self._layout.root / stale) and not self._is_plain_parent(stale, name):
+            raise self._make_nested(name, stale)
         remove_tree(self._layout.refs / stale)
+
+    def _make_nested(self, name: str, other: str) -> Refused:
+        root = self._layout.root
+        return Refused(
+            f"cannot publish '{display_path(root / name)}': the copy '{display_path(root / other)}' is in the way",
+            hint="one copy cannot lie inside another; set a 'key' of its own for one of them",
+            code="nested-copies",
+        )
 
     def _is_plain_parent(self, stale: str, name: str) -> bool:
         # The old copy was a file or folder that is gone; what has its name now is only a folder on the way to the new.
