@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -86,7 +86,10 @@ class Pruner:
             refs = [(name, ref) for name, ref in self._store.list_refs() if f"refs/{name}" not in dead]
             reached = find_reached(self._store, refs)
             found = list(dead.values())
-            found += self._list_objects(before_ns, reached)
+            objects = list(self._list_objects(before_ns, reached))
+            found += objects
+            if objects:
+                found += self._list_dead_aliases({item.name for item in objects})
             partials = list(self._list_partials(before_ns))
             if partials:
                 with self._hold_copies() as idle:
@@ -109,7 +112,7 @@ class Pruner:
                 reached = find_reached(self._store, self._store.list_refs())
                 with self._progress.start("pruning", total=len(items), unit="files") as task:
                     for item in items:
-                        if item.kind in ("ref", "partial"):
+                        if item.kind in ("ref", "alias", "partial"):
                             continue
                         pruned = self._remove(item, reached, locked=lock.works)
                         task.advance(1)
@@ -121,7 +124,9 @@ class Pruner:
                         went = [self._remove(item, reached, locked=lock.works) for item in partials if idle]
                         gone += [each for each in went if each is not None]
                 if any(each.item.kind == "object" for each in gone):
-                    gone += [Pruned(alias) for alias in self._remove_dead_aliases()]
+                    for alias in self._list_dead_aliases():
+                        alias.path.unlink(missing_ok=True)
+                        gone.append(Pruned(alias))
         return gone
 
     # Finding
@@ -147,6 +152,18 @@ class Pruner:
                     continue  # another prune was quicker
                 if stat.S_ISREG(status.st_mode) and status.st_ctime_ns < before_ns:
                     yield bytes.fromhex(folder + name), status
+
+    def _list_dead_aliases(self, gone: Container[str] = ()) -> Iterator[Unreached]:
+        """The aliases that lead to nothing, or to an object of these digests, which are to go."""
+        for path in sorted(self._layout.aliases.glob("*/??/*")):
+            blob = read_alias(os.fspath(path))
+            if blob is not None and (str(blob) in gone or not self._store.has(blob)):
+                try:
+                    status = path.lstat()
+                except FileNotFoundError:
+                    continue  # another prune was quicker
+                name = path.relative_to(self._layout.meta).as_posix()
+                yield Unreached("alias", name, path, status.st_size, status.st_ctime_ns)
 
     def _list_dead_refs(self, before_ns: int) -> Iterator[Unreached]:
         for name, _ref in self._store.list_refs():
@@ -231,15 +248,6 @@ class Pruner:
             return Pruned(item, set_aside(self._layout, item.path, "no ref reached this object"))
         item.path.unlink()
         return Pruned(item)
-
-    def _remove_dead_aliases(self) -> Iterator[Unreached]:
-        for path in sorted(self._layout.aliases.glob("*/??/*")):
-            blob = read_alias(os.fspath(path))
-            if blob is not None and not self._store.has(blob):
-                status = path.lstat()
-                path.unlink()
-                name = path.relative_to(self._layout.meta).as_posix()
-                yield Unreached("alias", name, path, status.st_size, status.st_ctime_ns)
 
 
 def _survey(path: Path) -> tuple[int, int]:
