@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dm.errors import NotFound
 from dm.plumbing.store.measure import Measured, SeenFiles, measure_checksum, measure_copy, recall_file
 from dm.progress import SILENT, Progress
 from dm.values import Digest, quote_word
@@ -132,6 +133,21 @@ def describe_damage(project: Project, dataset: Dataset, copy: Copy, standing: St
     return f"its bytes are {found or standing.measured.digest}, the manifest says {contract}"
 
 
+def name_way_back(dataset: Dataset) -> str:
+    """What makes a dataset be here that is not, as a hint."""
+    from dm.plumbing.records.bindings import has_source
+
+    name = quote_word(dataset.name)
+    if has_source(dataset) and not dataset.skip_download:
+        return f"dm fetch {name}"
+    return f"put the data where dm resolve-path {name} points"
+
+
+def make_missing(dataset: Dataset) -> NotFound:
+    """The error for a dataset that is not there."""
+    return NotFound(f"'{dataset.name}' is not there", hint=name_way_back(dataset), code="missing")
+
+
 def name_way_out(dataset: Dataset) -> str:
     """What mends a copy whose bytes are wrong, as a hint."""
     from dm.plumbing.records.bindings import has_source
@@ -147,8 +163,10 @@ def name_ways_out(dataset: Dataset) -> str:
     from dm.plumbing.records.bindings import has_source
 
     name = quote_word(dataset.name)
-    mended = f"dm verify --repair {name} mends it, dm pin {name} accepts what is there"
-    return f"{mended}, dm fetch --force {name} puts it aside and fetches again" if has_source(dataset) else mended
+    accepted = f"dm pin {name} accepts what is there"
+    if not has_source(dataset):
+        return f"restore it, or {accepted}; dm verify --repair {name} mends it from another copy, if there is one"
+    return f"dm verify --repair {name} mends it, {accepted}, dm fetch --force {name} puts it aside and fetches again"
 
 
 def name_ways_out_of_edit(dataset: Dataset) -> str:

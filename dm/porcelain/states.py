@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from dm.porcelain.integrity import Standing
     from dm.porcelain.project import Project
 
-#: What mends each state of SCHEMA.md; ``{name}`` is the dataset, quoted for a shell. Those of ``modified`` depend on
-#: whether there is a source and whether the copy is unlocked.
+#: What mends each state of SCHEMA.md; ``{name}`` is the dataset, quoted for a shell. Those of ``missing`` and
+#: ``modified`` depend on whether there is a source and whether the copy is unlocked.
 REMEDIES = {
-    "missing": "dm fetch {name}",
     "partial": "dm refresh {name} takes it over when its bytes are right, dm fetch --force {name} puts it aside",
     "source-changed": "dm fetch --force {name}; or dm pin {name} keeps what is there",
     "relocated": "nothing, it is used where it is; dm fetch --force {name} brings it to its location",
@@ -118,12 +117,15 @@ def _find_message(dataset: Dataset, state: str, *, unlocked: bool) -> str | None
 
 def _find_remedy(dataset: Dataset, state: str) -> str | None:
     name = quote_word(dataset.name)
-    if not dataset.uris and state in ("missing", "source-changed"):
+    if state == "missing":
+        from dm.porcelain.integrity import name_way_back
+
+        return name_way_back(dataset)
+    if not dataset.uris and state == "source-changed":
         from dm.plumbing.records.bindings import has_source
 
         if not has_source(dataset):
-            missing = f"put the data where dm resolve-path {name} points"
-            return missing if state == "missing" else f"dm pin {name} keeps what is there"
+            return f"dm pin {name} keeps what is there"
     return REMEDIES[state].format(name=name) if state in REMEDIES else None
 
 

@@ -353,3 +353,24 @@ def test_nothing_is_computed_of_what_is_not_checked(place: Place, ask: Ask, run_
         assert "edited" == place.copy.read_text()
     assert 6 == run_dm("pin", NAME).returncode
     assert [] == [path for path in (store_root(home) / ".dm" / "objects").rglob("*") if path.is_file()]
+
+
+def test_no_way_out_of_data_without_a_source_leads_to_a_fetch(run_dm: RunDm, ask: Ask, project: Path) -> None:
+    own = project / "own.csv"
+    own.write_text("1,2\n")
+    write_manifest(project)
+    assert 0 == ask("add", "own.csv").status
+    own.write_text("1,2\n3,4\n")
+    expected = (
+        "restore it, or dm pin own accepts what is there; "
+        "dm verify --repair own mends it from another copy, if there is one"
+    )
+    assert [expected, expected] == [ask("status").only["hint"], ask("verify").only["hint"]]
+    assert 0 == run_dm("pin", "own").returncode
+    assert "clean" == ask("status").only["state"]
+    own.unlink()
+    hint = "hint: put the data where dm resolve-path own points\n"
+    for command in ("path", "verify", "pin", "unlock", "lock"):
+        done = run_dm(command, "own")
+        assert (3, f"dm: error: 'own' is not there\n{hint}") == (done.returncode, done.stderr), command
+    assert f"{own}\n" == run_dm("resolve-path", "own").stdout

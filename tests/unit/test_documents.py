@@ -193,7 +193,7 @@ def test_every_digest_algorithm_is_in_the_specification() -> None:
 
 def test_every_state_is_in_the_specification() -> None:
     told = {row[0] for row in read_rows(find_section(SCHEMA, "States"))[1:]}
-    assert told == {*REMEDIES, "modified", "clean", "skipped"}
+    assert told == {*REMEDIES, "missing", "modified", "clean", "skipped"}
 
 
 def test_the_names_of_a_manifest_are_told_in_their_order() -> None:

@@ -9,6 +9,7 @@ from dm.errors import NotFound
 from dm.porcelain.artifacts.catalogue import means_artifact
 from dm.porcelain.artifacts.describing import describe_artifact, find_artifact_path
 from dm.porcelain.find import find_known_copy
+from dm.porcelain.integrity import make_missing
 from dm.porcelain.select import find_skip_reason
 from dm.porcelain.states import tell_state
 
@@ -35,7 +36,7 @@ def find_path(project: Project, identifier: str) -> Path:
     project.look_anew()
     candidate = find_known_copy(project, dataset)
     if candidate is None:
-        raise NotFound(f"'{dataset.name}' is not there", hint=f"dm fetch {shlex.quote(dataset.name)}", code="missing")
+        raise make_missing(dataset)
     return candidate.copy.path
 
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from dm.errors import ContentMismatch, DmError, MachineFailed, NotFound
+from dm.errors import ContentMismatch, DmError, MachineFailed
 from dm.plumbing.records.state import Record, make_storage_path
 from dm.porcelain.find import Candidate, find_known_copy, weigh
-from dm.porcelain.integrity import describe_damage, judge, name_ways_out_of_edit
+from dm.porcelain.integrity import describe_damage, judge, make_missing, name_ways_out_of_edit
 from dm.porcelain.publish import discard_copy
 from dm.porcelain.select import find_skip_reason, select
 from dm.porcelain.unlocked import find_unlocked, lock_in_place
-from dm.values import Outcome, fail, quote_word
+from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
@@ -87,7 +87,7 @@ def _clear_leftovers(project: Project, dataset: Dataset) -> None:
 def _tell_locked(project: Project, dataset: Dataset) -> Outcome:
     known = find_known_copy(project, dataset)
     if known is None:
-        raise NotFound(f"'{dataset.name}' is not there", hint=f"dm fetch {quote_word(dataset.name)}", code="missing")
+        raise make_missing(dataset)
     told = "it is yours: dm never makes it read-only" if known.copy.user_managed else "it is not unlocked"
     return Outcome(dataset.name, "unchanged", path=known.copy.path, message=told)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dm.errors import ContentMismatch, DmError, NotFound, Refused
+from dm.errors import ContentMismatch, DmError, Refused
 from dm.plumbing.records.state import Record, make_storage_path
 from dm.plumbing.store.measure import measure_checksum, measure_copy
 from dm.porcelain.find import find_candidates, is_read_only
-from dm.porcelain.integrity import find_contract, is_as_measured
+from dm.porcelain.integrity import find_contract, is_as_measured, make_missing
 from dm.porcelain.publish import adopt
 from dm.porcelain.select import find_skip_reason, select
-from dm.values import Outcome, fail, quote_word
+from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
@@ -69,7 +69,7 @@ def _find_copy(project: Project, dataset: Dataset) -> Candidate:
     for candidate in find_candidates(project, dataset):
         if candidate.recorded or candidate.how in ("scope", "location"):
             return candidate
-    raise NotFound(f"'{dataset.name}' is not there", hint=f"dm fetch {quote_word(dataset.name)}", code="missing")
+    raise make_missing(dataset)
 
 
 def _measure(

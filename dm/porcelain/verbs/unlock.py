@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dm.errors import ContentMismatch, DmError, NotFound, Refused
+from dm.errors import ContentMismatch, DmError, Refused
 from dm.plumbing.records.state import Record, make_storage_path
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.unlocking import is_private
 from dm.porcelain.find import Candidate, choose_copy, is_read_only, weigh
-from dm.porcelain.integrity import describe_damage, judge, name_ways_out
+from dm.porcelain.integrity import describe_damage, judge, make_missing, name_ways_out
 from dm.porcelain.present import refuse_untrusted_place
 from dm.porcelain.publish import adopt
 from dm.porcelain.select import find_skip_reason, select
@@ -86,17 +86,16 @@ def _unlock(project: Project, dataset: Dataset, records: dict[str, Record], *, d
 
 def _choose(project: Project, dataset: Dataset) -> Weighed:
     """The copy in use. Raises when there is none whose bytes are right."""
-    name = quote_word(dataset.name)
     chosen = choose_copy(project, dataset)
     if chosen is None:
-        raise NotFound(f"'{dataset.name}' is not there", hint=f"dm fetch {name}", code="missing")
+        raise make_missing(dataset)
     path = chosen.candidate.copy.path
     if chosen.verdict in ("use", "adopt"):
         return chosen
     if chosen.standing is None or chosen.verdict == "unknown":
         raise Refused(
             f"cannot unlock '{dataset.name}': nothing vouches for what lies at '{path}'",
-            hint=f"dm fetch --force {name} puts it aside and fetches",
+            hint=f"dm fetch --force {quote_word(dataset.name)} puts it aside and fetches",
             code="place-taken",
         )
     raise _mismatch(project, dataset, chosen)

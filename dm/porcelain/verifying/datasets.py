@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from dm.errors import DmError, MachineFailed, NotFound
+from dm.errors import DmError, MachineFailed
 from dm.plumbing.store.verify import compare_copy
 from dm.porcelain.find import Candidate, choose_copy
 from dm.porcelain.integrity import (
@@ -15,6 +14,7 @@ from dm.porcelain.integrity import (
     describe_damage,
     is_as_measured,
     judge,
+    make_missing,
     name_ways_out,
     name_ways_out_of_edit,
 )
@@ -43,9 +43,7 @@ def prepare_look(project: Project, dataset: Dataset, options: VerifyOptions, *, 
         if chosen is None:
             location = project.locate(dataset)
             if named:
-                hint = f"dm fetch {shlex.quote(dataset.name)}"
-                error = NotFound(f"'{dataset.name}' is not there", hint=hint, code="missing")
-                return settled(fail(dataset.name, error))
+                return settled(fail(dataset.name, make_missing(dataset)))
             return settled(
                 Outcome(dataset.name, "skipped", path=location.path, state="missing", message="not there")
             )
