@@ -197,3 +197,47 @@ def test_several_failures_end_with_the_gravest(ask: Ask, http_server: HttpServer
     assert default_copy(home, "127.0.0.1/fine.txt").read_text() == "fine"
     assert 6 == ask("fetch", "gone", "unsafe").status
     assert 5 == ask("fetch", "gone", "nobody").status
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["fetch"], "no datasets declared (dm add URI declares one)"),
+        (["refresh"], "no datasets declared (dm add URI declares one)"),
+        (["list"], "no datasets declared (dm add URI declares one)"),
+        (["verify"], "nothing to verify"),
+    ],
+)
+def test_a_command_that_finds_nothing_to_do_says_so(
+    run_dm: RunDm, project: Path, arguments: list[str], told: str
+) -> None:
+    write_manifest(project)
+    done = run_dm(*arguments)
+    assert (0, "", f"{told}\n") == (done.returncode, done.stdout, done.stderr)
+    assert "" == run_dm("-q", *arguments).stderr
+
+
+def test_what_was_read_lately_is_told_to_need_no_reading(
+    run_dm: RunDm, project: Path, http_server: HttpServer
+) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.txt", b"a")}"\n')
+    assert 0 == run_dm("fetch").returncode
+    done = run_dm("verify", "--older-than", "30d")
+    told = "nothing to verify: all of it was read within that time\n"
+    assert (0, "", told) == (done.returncode, done.stdout, done.stderr)
+
+
+def test_a_summary_counts_datasets_where_they_are_and_items_elsewhere(
+    run_dm: RunDm, project: Path, http_server: HttpServer
+) -> None:
+    uris = [http_server.put(f"/{name}.txt", name) for name in "ab"]
+    write_manifest(project, "".join(f'[d{index}]\nuri = "{uri}"\n' for index, uri in enumerate(uris)))
+    assert "2 datasets: 2 ok\n" == run_dm("fetch").stderr
+    assert "2 datasets: 2 ok\n" == run_dm("verify").stderr
+    assert "5 items: 5 ok\n" == run_dm("verify", "--all").stderr  # the two, the store, its two copies
+
+
+def test_flags_are_shown_as_they_are_written(run_dm: RunDm, project: Path) -> None:
+    write_manifest(project, '[a]\nuri = "https://example.org/a.zip"\nextract = true\n')
+    shown = run_dm("show", "a").stdout
+    assert "  extract: true\n" in shown and "user_managed: false\n" in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -418,6 +419,19 @@ def test_doctor_examines_and_finds_what_is_left(
     assert "reflink" in text and "hardlink" in text
     if os.geteuid() == 0:
         assert "root" in text
+
+
+def test_doctor_counts_what_was_put_aside_in_words(
+    run_dm: RunDm, project: Path, home: Home, http_server: HttpServer
+) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a" * 2048)}"\n')
+    place = default_copy(home, "127.0.0.1/a.bin")
+    place.parent.mkdir(parents=True)
+    for told in ("1 thing put aside", "2 things put aside"):
+        place.unlink(missing_ok=True)
+        place.write_bytes(b"x" * 3000)
+        assert 0 == run_dm("fetch", "--force").returncode
+        assert re.search(f": {told}, [0-9.]+ KiB, in ", run_dm("doctor").stdout)
 
 
 def test_doctor_finds_a_dead_lock(ask: Ask, project: Path, home: Home, http_server: HttpServer) -> None:

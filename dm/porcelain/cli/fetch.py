@@ -34,7 +34,7 @@ def COMMAND(  # noqa: N802 - the name that the table of commands imports
     right already stay, and so does another project's copy.
     """
     from dm.porcelain.cli.apart import keep_results_apart
-    from dm.porcelain.cli.render import draw_outcome, draw_summary
+    from dm.porcelain.cli.render import NO_DATASETS, draw_outcome, draw_summary
     from dm.porcelain.materialize import FetchOptions
     from dm.porcelain.verbs.fetch import declares_code, fetch
 
@@ -53,4 +53,4 @@ def COMMAND(  # noqa: N802 - the name that the table of commands imports
             outcomes = fetch(project, names, options, report=report)
     finally:
         project.close()
-    session.finish(outcomes, draw=lambda found: draw_summary(session, found))
+    session.finish(outcomes, draw=lambda found: draw_summary(session, found, nothing=NO_DATASETS))

@@ -43,7 +43,7 @@ def COMMAND(session: Session, kind: str, nul: bool) -> None:  # noqa: N802
 
 
 def _draw_datasets(session: Session, outcomes: Sequence[Outcome], *, alone: bool) -> None:
-    from dm.porcelain.cli.render import draw_table
+    from dm.porcelain.cli.render import NO_DATASETS, draw_table
 
     rows = []
     for outcome in outcomes:
@@ -53,7 +53,7 @@ def _draw_datasets(session: Session, outcomes: Sequence[Outcome], *, alone: bool
     if rows:
         draw_table(("name", "format", "pinned", "key"), rows)
     elif alone:
-        session.note("no datasets declared (dm add URI declares one)")
+        session.note(NO_DATASETS)
     unlocked = [outcome.name for outcome in outcomes if outcome.code == "unlocked"]
     if unlocked:
         named = ", ".join(printable(name) for name in unlocked)

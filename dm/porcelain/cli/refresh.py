@@ -16,7 +16,7 @@ def COMMAND(session: Session, names: tuple[str, ...], dry_run: bool) -> None:  #
     Copies that were moved, found, or replaced by another tool with right bytes become known; a missing marker is put
     once the bytes are proven; records of what is gone are forgotten. Without NAME everything that is declared.
     """
-    from dm.porcelain.cli.render import draw_all
+    from dm.porcelain.cli.render import NO_DATASETS, draw_all
     from dm.porcelain.verbs.refresh import refresh
 
     project = session.open_project()
@@ -24,4 +24,4 @@ def COMMAND(session: Session, names: tuple[str, ...], dry_run: bool) -> None:  #
         outcomes = refresh(project, names, dry_run=dry_run)
     finally:
         project.close()
-    session.finish(outcomes, draw=lambda found: draw_all(session, found))
+    session.finish(outcomes, draw=lambda found: draw_all(session, found, nothing=NO_DATASETS))

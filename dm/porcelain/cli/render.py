@@ -36,6 +36,10 @@ _STYLES = {
 }
 
 
+#: What is said where all datasets were meant and there are none.
+NO_DATASETS = "no datasets declared (dm add URI declares one)"
+
+
 def paint(session: Session, word: str, text: str | None = None) -> str:
     """A word of the result vocabulary in its colour, where stdout shows colours."""
     text = word if text is None else text
@@ -71,21 +75,27 @@ def draw_outcome(session: Session, outcome: Outcome) -> None:
     draw_line(" ".join(parts))
 
 
-def draw_all(session: Session, outcomes: Sequence[Outcome]) -> None:
+def draw_all(session: Session, outcomes: Sequence[Outcome], *, nothing: str | None = None) -> None:
     """Every item, then how many of each."""
     for outcome in outcomes:
         draw_outcome(session, outcome)
-    draw_summary(session, outcomes)
+    draw_summary(session, outcomes, nothing=nothing)
 
 
-def draw_summary(session: Session, outcomes: Sequence[Outcome]) -> None:
-    """How many of each, on stderr, when there was more than one; the failures by name."""
+def draw_summary(
+    session: Session, outcomes: Sequence[Outcome], *, things: str = "datasets", nothing: str | None = None
+) -> None:
+    """How many of each, on stderr, when there was more than one; the failures by name. ``nothing`` is said when there
+    was none.
+    """
+    if not outcomes and nothing is not None:
+        session.note(nothing)
     if len(outcomes) < 2:
         return
     counts: dict[str, int] = {}
     for outcome in outcomes:
         counts[outcome.status] = counts.get(outcome.status, 0) + 1
-    session.note(f"{len(outcomes)} datasets: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+    session.note(f"{len(outcomes)} {things}: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
     failures = [printable(outcome.name) for outcome in outcomes if outcome.failed]
     if failures:
         session.note("failed: " + ", ".join(failures))
@@ -159,6 +169,10 @@ def _format_fields(fields: Mapping[str, object], indent: str) -> Iterable[str]:
                     yield f"{indent}  -"
                     yield from _format_fields(item, indent + "    ")
                 else:
-                    yield f"{indent}  {printable(str(item))}"
+                    yield f"{indent}  {_format_value(item)}"
         elif plain not in (None, [], {}):
-            yield f"{indent}{name}: {printable(str(plain))}"
+            yield f"{indent}{name}: {_format_value(plain)}"
+
+
+def _format_value(plain: object) -> str:
+    return str(plain).lower() if isinstance(plain, bool) else printable(str(plain))

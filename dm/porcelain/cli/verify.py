@@ -64,7 +64,9 @@ def COMMAND(  # noqa: N802
         outcomes = verify_all(project, wanted, options, max_time_s=max_time, report=report)
     finally:
         project.close()
-    session.finish(outcomes, draw=lambda found: draw_summary(session, found))
+    things = "datasets" if wanted.means_datasets and not everything else "items"
+    nothing = "nothing to verify" if older_than is None else "nothing to verify: all of it was read within that time"
+    session.finish(outcomes, draw=lambda found: draw_summary(session, found, things=things, nothing=nothing))
 
 
 def _sort(session: Session, names: Sequence[str]) -> tuple[list[str], list[Path]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dm.environment import Environment, read_clock_ns
 from dm.errors import DmError
 from dm.plumbing.fs.machine import machine_errors
+from dm.progress import format_size
 from dm.version import __version__
 
 if TYPE_CHECKING:
@@ -161,13 +162,15 @@ def _examine_leftovers(environment: Environment, topic: str, places: Places, sto
     if partials:
         size_bytes = sum(_measure(path) for path in partials)
         count = len({path.name.partition(".")[0] for path in partials})  # a file and its journal are one
-        text = f"{count} unfinished downloads, {size_bytes} bytes, in '{store.meta / 'partial'}'"
+        told = "1 unfinished download" if count == 1 else f"{count} unfinished downloads"
+        text = f"{told}, {format_size(size_bytes)}, in '{store.meta / 'partial'}'"
         yield Finding(topic, "note", text, "fetching the same again goes on from them")
     quarantine = store.meta / "quarantine"
     kept = _list_folder(quarantine)
     if kept:
         size_bytes = sum(_measure(path) for path in kept)
-        text = f"{len(kept)} things put aside, {size_bytes} bytes, in '{quarantine}'"
+        told = "1 thing" if len(kept) == 1 else f"{len(kept)} things"
+        text = f"{told} put aside, {format_size(size_bytes)}, in '{quarantine}'"
         yield Finding(topic, "note", text, "look at each note, then delete what nobody needs")
 
 
