@@ -241,3 +241,22 @@ def test_flags_are_shown_as_they_are_written(run_dm: RunDm, project: Path) -> No
     write_manifest(project, '[a]\nuri = "https://example.org/a.zip"\nextract = true\n')
     shown = run_dm("show", "a").stdout
     assert "  extract: true\n" in shown and "user_managed: false\n" in shown
+
+
+def test_what_the_locale_has_no_character_for_is_escaped(
+    home: Home, run_dm: RunDm, project: Path, http_server: HttpServer
+) -> None:
+    uri = http_server.put("/a.txt", "a")
+    write_manifest(project, f'["größe"]\nuri = "{uri}"\n')
+    assert 0 == run_dm("fetch").returncode
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for words, shown in ((["list"], b"\\u2026"), (["status", "-v"], b"gr\\xf6\\xdfe"), (["verify"], b"gr\\xf6\\xdfe")):
+        done = subprocess.run(
+            [sys.executable, "-m", "dm", *words],
+            cwd=project,
+            env={**home.variables(), **plain},
+            capture_output=True,
+            check=False,
+        )
+        assert (0, b"") == (done.returncode, done.stderr)
+        assert shown in done.stdout

@@ -33,8 +33,16 @@ def write_records(records: Iterable[str | bytes], *, nul: bool = False) -> None:
     sys.stdout.flush()
     stream = sys.stdout.buffer
     for record in records:
-        stream.write((record if isinstance(record, bytes) else os.fsencode(record)) + end)
+        stream.write((record if isinstance(record, bytes) else _encode(record)) + end)
     stream.flush()
+
+
+def _encode(text: str) -> bytes:
+    """A text as bytes: paths are the bytes that they were. What the locale has no character for is escaped."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode(sys.getfilesystemencoding(), "backslashreplace")
 
 
 def write_json(document: object) -> None:
