@@ -265,11 +265,15 @@ class Project:
 
     def copy_of_path(self, path: Path) -> Copy:
         """The working copy at a path that the state names: in the innermost of the project's stores when that knows it,
-        else in none. (A file of the user's that was once recorded lies below a store root too, when that is `$repo`.)
+        else in none. (A file of the user's that was once recorded lies below a store root too, when that is `$repo`; so
+        does a store that was used before another place was configured.)
         """
+        from dm.plumbing.store.layout import find_store_root
+
         owners = [root for root in self.places.store_roots() if path.is_relative_to(root)]
-        if owners:
-            store = self.open_store(max(owners, key=lambda root: len(root.parts)))
+        owner = max(owners, key=lambda root: len(root.parts), default=None)
+        if owner is not None and find_store_root(path, above=owner) in (None, owner):
+            store = self.open_store(owner)
             copy = Copy(path, store, user_managed=False, notes=self.notes)
             if copy.is_marked() or copy.read_ref() is not None:
                 return copy

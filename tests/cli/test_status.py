@@ -374,3 +374,20 @@ def test_no_way_out_of_data_without_a_source_leads_to_a_fetch(run_dm: RunDm, ask
         done = run_dm(command, "own")
         assert (3, f"dm: error: 'own' is not there\n{hint}") == (done.returncode, done.stderr), command
     assert f"{own}\n" == run_dm("resolve-path", "own").stdout
+
+
+def test_a_copy_in_a_store_that_is_not_configured_any_more_is_used_where_it_is(
+    place: Place, ask: Ask, run_dm: RunDm, project: Path
+) -> None:
+    assert 0 == run_dm("config", "set", "datasets_dir", "$repo/data").returncode
+    place.fetch()
+    copy = project / "data" / "127.0.0.1" / "a.txt"
+    assert BODY == copy.read_text()
+    assert 0 == run_dm("config", "unset", "datasets_dir").returncode
+    assert "relocated" == place.state()
+    for words in (["fetch"], ["verify"], ["refresh"]):
+        answer = ask(*words)
+        assert (0, str(copy)) == (answer.status, answer.only["path"])
+    assert f"{copy}\n" == run_dm("path", NAME).stdout
+    assert 0 == run_dm("fetch", "--force", NAME).returncode
+    assert ("clean", BODY) == (place.state(), place.copy.read_text())
