@@ -54,3 +54,9 @@ def test_git_sees_the_manifest_and_nothing_else(run_dm: RunDm, project: Path, tm
         check=True,
     )
     assert ["?? .gitignore", "?? datamanifest.toml"] == sorted(done.stdout.splitlines())
+
+
+def test_init_makes_no_other_manifest_than_its_own(run_dm: RunDm, project: Path) -> None:
+    error = assert_one_error(run_dm("--manifest", "other.toml", "init"), 2)
+    assert "--manifest names a file" in error
+    assert [] == list(project.iterdir())

@@ -173,8 +173,9 @@ def test_refs_are_pointed_listed_and_removed(run_dm: RunDm, ask: Ask, folder: Pa
     assert "no object" in assert_one_error(run_dm("update-ref", "blake3:" + "0" * 64, "x/z"), 3)
     assert "unsafe key" in assert_one_error(run_dm("update-ref", TREE, "../x"), 6)
     assert "unsafe key" in assert_one_error(run_dm("update-ref", TREE, "x/.dm/y"), 6)
-    assert 0 == run_dm("update-ref", "-d", "x/y").returncode
+    assert "- x/y\n" == run_dm("update-ref", "-d", "x/y").stdout
     assert "" == run_dm("list-refs").stdout
+    assert "no ref 'x/y'" in assert_one_error(run_dm("update-ref", "-d", "x/y"), 3)
 
 
 def test_a_store_elsewhere_is_named_by_root(run_dm: RunDm, project: Path, home: Home) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from dm.errors import UsageError
+from dm.errors import NotFound, UsageError
 from dm.plumbing.cli.frame import Session, command
 from dm.plumbing.cli.stores import open_store, parse_object_id, root_option
-from dm.values import Key, Outcome
+from dm.values import Key, Outcome, printable
 
 if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
@@ -38,6 +39,9 @@ def COMMAND(session: Session, words: tuple[str, ...], delete: bool, root: str | 
     Key.parse(name)
     found = None
     if digest is None:
+        if not os.path.isfile(store.meta / "refs" / name):  # also one that cannot be read may go
+            hint = "dm list-refs lists them"
+            raise NotFound(f"no ref '{printable(name)}' in '{store.root}'", hint=hint, code="no-ref")
         store.remove_ref(name)
     else:
         found = parse_object_id(store, digest)

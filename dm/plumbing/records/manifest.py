@@ -18,7 +18,7 @@ from dm.errors import DmError, Malformed, NotFound, UsageError
 from dm.plumbing.records.dataset import Dataset
 from dm.plumbing.records.dataset_fields import Fault
 from dm.plumbing.records.toml import read_toml
-from dm.values import printable
+from dm.values import printable, quote_word
 
 if TYPE_CHECKING:
     from dm.plumbing.records.toml_lines import TomlText
@@ -321,6 +321,8 @@ def discover(start: Path, environment: Environment, explicit: Path | None = None
 def _named(path: Path, by: str) -> Path:
     path = Path(os.path.normpath(path))
     if not os.path.exists(path):
-        hint = f"it is named by {by}; dm init makes one"
+        hint = f"it is named by {by}"
+        if path.name == MANIFEST_NAMES[0]:  # the one that it makes
+            hint += f"; dm init {quote_word(str(path.parent))} makes one"
         raise NotFound(f"no manifest '{printable(str(path))}'", hint=hint, code="manifest-missing")
     return path

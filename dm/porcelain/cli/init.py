@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dm.errors import UsageError
 from dm.plumbing.cli.frame import Session, command
 
 
@@ -17,5 +18,10 @@ def COMMAND(session: Session, folder: str) -> None:  # noqa: N802
     from dm.porcelain.cli.render import draw_outcome
     from dm.porcelain.verbs.start import start
 
+    if session.manifest_path is not None:
+        raise UsageError(
+            "dm init makes a datamanifest.toml in a folder, and --manifest names a file",
+            hint="leave --manifest out; dm init DIR starts a project there",
+        )
     outcome = start(session.resolve(folder), session.environment, progress=session.progress)
     session.finish([outcome], draw=lambda found: draw_outcome(session, outcome))

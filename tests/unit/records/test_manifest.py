@@ -590,7 +590,10 @@ def test_a_named_manifest_that_is_not_there_is_told_with_who_named_it(tmp_path: 
     with pytest.raises(NotFound) as caught:
         discover(tmp_path, environment(tmp_path, DATAMANIFEST_TOML="no.toml"))
     assert f"no manifest '{tmp_path}/no.toml'" == caught.value.message
-    assert "it is named by DATAMANIFEST_TOML; dm init makes one" == caught.value.hint
+    assert "it is named by DATAMANIFEST_TOML" == caught.value.hint
     with pytest.raises(NotFound) as caught:
         discover(tmp_path, environment(tmp_path), Path("no.toml"))
-    assert "it is named by --manifest; dm init makes one" == caught.value.hint
+    assert "it is named by --manifest" == caught.value.hint
+    with pytest.raises(NotFound) as caught:
+        discover(tmp_path, environment(tmp_path), Path("a b/datamanifest.toml"))
+    assert f"it is named by --manifest; dm init '{tmp_path}/a b' makes one" == caught.value.hint
