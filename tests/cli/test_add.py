@@ -126,3 +126,14 @@ def test_a_word_like_a_doi_is_one_and_a_path_is_written_as_such(
     variables = {"DATAMANIFEST_ZENODO_URL": http_server.url, "DATAMANIFEST_HTTP_RETRIES": "0"}
     assert "Zenodo has no record '1'" in assert_one_error(run_dm("add", "10.5281/zenodo.1", env=variables), 5)
     assert 0 == run_dm("add", "./10.5281/zenodo.1", env=variables).returncode
+
+
+def test_a_checksum_of_the_call_that_does_not_fit_is_told_as_that(
+    run_dm: RunDm, project: Path, http_server: HttpServer
+) -> None:
+    manifest = write_manifest(project)
+    before = manifest.read_text()
+    done = run_dm("add", http_server.put("/a.csv", "1,2\n"), "--checksum", "md5:" + "0" * 32)
+    hint = "hint: nothing was declared; if the source's content is right, correct --checksum or leave it out"
+    assert (4, hint) == (done.returncode, done.stderr.splitlines()[-1])
+    assert before == manifest.read_text()

@@ -198,7 +198,7 @@ def _declare(project: Project, entries: Sequence[Entry], options: AddOptions, *,
         finally:
             scratch.close()
         if any(outcome.failed for outcome in outcomes):
-            return [_tell_undeclared(outcome) if outcome.failed else _leave_out(outcome) for outcome in outcomes]
+            return [_tell_undeclared(each, options) if each.failed else _leave_out(each) for each in outcomes]
     tables = {entry.name: _without_none({**entry.table, **measured.get(entry.name, {})}) for entry in entries}
 
     def change(manifest: Manifest) -> Mapping[str, Mapping[str, object] | None]:
@@ -220,9 +220,13 @@ def _leave_out(outcome: Outcome) -> Outcome:
     return outcome._replace(status="skipped", code="not-declared", message=told)
 
 
-def _tell_undeclared(outcome: Outcome) -> Outcome:
-    """A way out that names the dataset leads nowhere while it is not declared."""
-    if outcome.hint is None or f"dm fetch --force {quote_word(outcome.name)}" not in outcome.hint:
+def _tell_undeclared(outcome: Outcome, options: AddOptions) -> Outcome:
+    """A way out that goes by the dataset's entry leads nowhere while it is not declared."""
+    hint = outcome.hint or ""
+    if options.checksum is not None and hint.endswith(f"correct 'checksum' of [{outcome.name}]"):
+        told = "nothing was declared; if the source's content is right, correct --checksum or leave it out"
+        return outcome._replace(hint=told)
+    if f"dm fetch --force {quote_word(outcome.name)}" not in hint:
         return outcome
     return outcome._replace(hint=f"with --no-fetch it is declared all the same; then {outcome.hint}")
 
