@@ -260,3 +260,14 @@ def test_what_the_locale_has_no_character_for_is_escaped(
         )
         assert (0, b"") == (done.returncode, done.stderr)
         assert shown in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(run_dm: RunDm, shell: str) -> None:
+    script = run_dm(env={"_DM_COMPLETE": f"{shell}_source"})
+    assert 0 == script.returncode and f"{shell}_complete" in script.stdout
+    for words, word, expected in (("dm sta", "sta", "status"), ("dm fetch --fo", "--fo", "--force")):
+        # fish hands over the word itself, the others its number.
+        place = word if shell == "fish" else str(len(words.split()) - 1)
+        asked = {"_DM_COMPLETE": f"{shell}_complete", "COMP_WORDS": words, "COMP_CWORD": place}
+        assert expected in run_dm(env=asked).stdout
