@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 JSON_FORMAT = 1
 
 
+#: Takes the lines of results while something else is drawn on their terminal; None: they are written.
+_route: Callable[[str], None] | None = None
+
+
+def route_lines(draw: Callable[[str], None] | None) -> None:
+    """Let ``draw`` put each line of results among what it draws on the same terminal; None ends that."""
+    global _route
+    _route = draw
+
+
 def write_bytes(data: bytes) -> None:
     """Write bytes to stdout as they are."""
     sys.stdout.flush()
@@ -29,6 +39,10 @@ def write_bytes(data: bytes) -> None:
 
 def write_records(records: Iterable[str | bytes], *, nul: bool = False) -> None:
     """Write each record and its end: a newline, or NUL with ``-z``."""
+    if _route is not None and not nul:
+        for record in records:
+            _route(record if isinstance(record, str) else os.fsdecode(record))
+        return
     end = b"\0" if nul else b"\n"
     sys.stdout.flush()
     stream = sys.stdout.buffer
@@ -49,8 +63,7 @@ def write_json(document: object) -> None:
     """Write one JSON document and a newline."""
     import json
 
-    sys.stdout.write(json.dumps(document, ensure_ascii=True, indent=2) + "\n")
-    sys.stdout.flush()
+    write_records([json.dumps(document, ensure_ascii=True, indent=2)])
 
 
 def write_document(

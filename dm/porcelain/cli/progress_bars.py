@@ -5,6 +5,7 @@ A task shows up after it has lived for a while, so that quick work draws nothing
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dm.environment import read_monotonic_s
 from dm.plumbing.cli.frame import say
+from dm.plumbing.cli.output import route_lines
 from dm.progress import Progress, SilentTask, format_size
 from dm.values import printable
 
@@ -74,6 +76,7 @@ class BarProgress:
         """Take all bars away."""
         with self._lock:
             if self._display is not None:
+                route_lines(None)
                 self._display.stop()
                 self._display = None
 
@@ -99,9 +102,20 @@ class BarProgress:
                     TimeRemainingColumn(),
                     console=Console(stderr=True, no_color=self._color == "never"),
                     transient=True,
+                    redirect_stdout=False,  # to stderr, where nobody looks for results that a file or a pipe is for
                 )
                 self._display.start()
+                if _share_terminal():
+                    route_lines(self._print)
             return self._display
+
+
+def _share_terminal() -> bool:
+    """Whether results go to the terminal that the bars are drawn on: then they are lines above the bars."""
+    try:
+        return os.path.samestat(os.fstat(1), os.fstat(2))
+    except OSError:
+        return False
 
 
 class BarTask:
