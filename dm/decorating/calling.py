@@ -166,14 +166,16 @@ class Maker:
         return known[2], known[1]
 
     def _is_outdated(self, loaded: Loaded) -> bool:
-        """Whether a result was made by other code than the function has now; asked once for each result."""
+        """Whether a result was made by other code than the function has now; asked of each until it was not."""
         if self._code_changed == "ignore" or loaded.path in self._compared or self._has_warned:
             return False
+        digest, was = self._source.digest(), loaded.code_digest
+        if digest is not None and was is not None and was != digest and was.startswith(f"{SCHEME}:"):
+            return True
         if len(self._compared) >= _COMPARED_MAX:
             self._compared.clear()
         self._compared.add(loaded.path)
-        digest, was = self._source.digest(), loaded.code_digest
-        return digest is not None and was is not None and was != digest and was.startswith(f"{SCHEME}:")
+        return False
 
     def _warn(self, loaded: Loaded) -> None:
         self._has_warned = True

@@ -574,6 +574,16 @@ def test_changed_code_may_compute_again(tmp_path: Path) -> None:
     assert 3 == define(tmp_path, "1 / 0 or x + 2", code_changed="ignore")(1)
 
 
+def test_changed_code_that_fails_does_not_have_its_next_call_return_what_the_old_code_made(tmp_path: Path) -> None:
+    define(tmp_path, "x + 1")(1)
+    after = define(tmp_path, "int(__import__('pathlib').Path('source').read_text())", code_changed="recompute")
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            after(1)
+    Path("source").write_text("3")
+    assert [3, 3] == [after(1), after(1)]
+
+
 def test_what_changed_code_computed_again_is_not_computed_again_where_another_format_lies_beside(
     tmp_path: Path,
 ) -> None:
