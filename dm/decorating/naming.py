@@ -7,6 +7,7 @@ called says nothing then, so an explicit one is asked for.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 import weakref
@@ -56,6 +57,8 @@ def check_function(function: object) -> None:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         hint = "return a list of what it would yield"
         raise _refused(told, "it is a generator, which has no one value to keep", hint)
+    if isinstance(function, functools.partial):  # a name that it was given does not tell what it fills in
+        raise _refused(told, "it is a functools.partial, and what it fills in is not in the key", _HOW_CALLED)
     if not isinstance(getattr(function, "__qualname__", None), str) or not isinstance(
         getattr(function, "__module__", None), str
     ):

@@ -108,6 +108,7 @@ def test_a_name_that_is_no_safe_path_is_refused(cachetype: str, version: str) ->
 
 STATE = "decorate a function that takes what it needs as parameters, and call that from the method"
 CALLS_IT = "write a function with 'def' that calls it"
+PARTIAL = "it is a functools.partial, and what it fills in is not in the key"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,8 @@ CALLS_IT = "write a function with 'def' that calls it"
         (Model.__dict__["free"], "it is a staticmethod already", "write @staticmethod above @dm.cached"),
         (Model, "it is a class", "decorate a function that returns an instance of it"),
         (Model(), "it has no name of its own", CALLS_IT),
-        (functools.partial(top, 1), "it has no name of its own", CALLS_IT),
+        (functools.partial(top, 1), PARTIAL, CALLS_IT),
+        (functools.update_wrapper(functools.partial(top, 1), top), PARTIAL, CALLS_IT),
         (len, "it is built in, and its code changes with Python", CALLS_IT),
         (generate, "it is a generator, which has no one value to keep", "return a list of what it would yield"),
         (generate_async, "it is a generator, which has no one value to keep", "return a list of what it would yield"),
