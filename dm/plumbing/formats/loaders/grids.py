@@ -23,9 +23,12 @@ _TIF_DRIVER = "GTiff"
 #: The codec that `_without_pickle` took out, once for each that is at it: the first has it, the others None.
 _taken: list[Any] = []
 _taking = Lock()
-#: What of a variable's encoding says how its numbers are packed.
-_SCALES = frozenset({"scale_factor", "add_offset"})
-_PACKING = _SCALES | {"dtype", "_FillValue", "missing_value", "_Unsigned"}
+#: What of a variable's encoding says how its numbers are packed, rounded, or taken for missing.
+_ROUNDING = frozenset({"least_significant_digit", "significant_digits", "quantize_mode"})
+_MISSING = frozenset({"_FillValue", "missing_value"})
+_PACKING = frozenset({"dtype", "scale_factor", "add_offset", "_Unsigned"}) | _ROUNDING | _MISSING
+#: What says how the chunks of a zarr store were cut and coded, which its other versions and other chunks do not take.
+_CHUNKING = frozenset({"chunks", "preferred_chunks", "shards", "compressor", "compressors", "filters", "serializer"})
 
 
 def _read_nc(source: Any) -> object:
@@ -189,7 +192,10 @@ def _write_zarr(value: Any, path: Path) -> None:
     nested = next((name for name in names if "/" in str(name)), None)
     if nested is not None:
         raise ValueError(f"'{nested}' would be lost: in zarr a name with '/' lies in another group")
-    _without_packing(grid).to_zarr(path, mode="w-", consolidated=False)
+    whole = _cut_evenly(_without_packing(grid))
+    for variable in _list_variables(whole):
+        variable.encoding = {name: each for name, each in variable.encoding.items() if name not in _CHUNKING}
+    whole.to_zarr(path, mode="w-", consolidated=False)
 
 
 def _without_packing(grid: Any) -> Any:
@@ -199,13 +205,33 @@ def _without_packing(grid: Any) -> Any:
     computed from it: other numbers would be rounded to it, or overflow.
     """
     copy = grid.copy(deep=False)
-    variables = copy.variables.values() if hasattr(copy, "data_vars") else [copy.variable]
-    for variable in [*variables, *(each.variable for each in copy.coords.values())]:
-        packed = variable.encoding
-        is_other = packed.get("dtype", variable.dtype) != variable.dtype or not _SCALES.isdisjoint(packed)
-        if is_other and variable.dtype.kind in "iufc":
-            variable.encoding = {name: each for name, each in packed.items() if name not in _PACKING}
+    for variable in _list_variables(copy):
+        encoding = variable.encoding
+        if variable.dtype.kind in "iufcmM":
+            encoding = {name: each for name, each in encoding.items() if name not in _PACKING}
+        if variable.dtype.kind in "mM" and "units" in encoding:
+            if variable.chunks is None:
+                encoding["dtype"] = "int64"  # in finer units where these would lose something
+            else:
+                del encoding["units"]  # times that are not there yet cannot be held against them
+        variable.encoding = encoding
     return copy
+
+
+def _list_variables(grid: Any) -> list[Any]:
+    variables = list(grid.variables.values()) if hasattr(grid, "data_vars") else [grid.variable]
+    return [*variables, *(each.variable for each in grid.coords.values())]
+
+
+def _cut_evenly(grid: Any) -> Any:
+    """A grid whose chunks zarr can take: all of one size, but for a smaller one at the end."""
+    uneven = {
+        dimension: max(sizes)
+        for variable in _list_variables(grid)
+        for dimension, sizes in variable.chunksizes.items()
+        if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]
+    }
+    return grid.chunk(uneven) if uneven else grid
 
 
 def _write_tif(value: Any, path: Path) -> None:
