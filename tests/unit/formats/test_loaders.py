@@ -11,8 +11,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -623,6 +624,8 @@ def test_a_value_that_a_format_cannot_hold_leaves_the_old_file(tmp_path: Path) -
     import pandas
 
     indexed = pandas.DataFrame({"a": [1]}, index=["x"])
+    levels = pandas.DataFrame({("a", "b"): [1]})
+    twice = pandas.DataFrame([[1, 2]], columns=["a", "a"])
     array = "TypeError: an array is wanted, not"
     index = "ValueError: its index would be lost: call reset_index() first, or use parquet, which keeps it"
     for name, value, told in (
@@ -648,6 +651,11 @@ def test_a_value_that_a_format_cannot_hold_leaves_the_old_file(tmp_path: Path) -
         ("npy", pandas.Series([1], index=["x"]), f"'Series' as npy (numpy.save): {array} 'Series'"),
         ("npz", {"a": indexed}, f"'dict' as npz (numpy.savez): {array} 'DataFrame'"),
         ("npz", {1: [1], "1": [2]}, "'dict' as npz (numpy.savez): ValueError: two of its names are the same as texts"),
+        ("npz", {"a\0b": [1]}, "'dict' as npz (numpy.savez): ValueError: a name of it would be cut off"),
+        ("csv", levels, "'DataFrame' as csv (DataFrame.to_csv): ValueError: the levels of its columns would come back"),
+        ("xlsx", levels, "'DataFrame' as xlsx (DataFrame.to_excel): ValueError: the levels of its columns would come"),
+        ("tsv", twice, "'DataFrame' as tsv (DataFrame.to_csv): ValueError: two of its columns have one name, and one"),
+        ("xlsx", twice, "'DataFrame' as xlsx (DataFrame.to_excel): ValueError: two of its columns have one name"),
         ("json", [{1: 1, "1": 2}], "'list' as json (json.dumps): ValueError: one of its tables has two names that are"),
         ("jsonl", iter([1]), "'list_iterator' as jsonl (json.dumps, line by line): TypeError: a list is wanted"),
         ("xlsx", pandas.DataFrame({"a": ["x", ""]}), "'DataFrame' as xlsx (DataFrame.to_excel): ValueError: rows"),
@@ -663,6 +671,24 @@ def test_a_value_that_a_format_cannot_hold_leaves_the_old_file(tmp_path: Path) -
         assert ("save-failed", "old") == (caught.value.code, path.read_text())
         assert caught.value.__cause__ is not None
     assert [] == [each for each in os.listdir(tmp_path) if is_temporary(each)]
+
+
+def test_arrays_of_any_name_come_back_under_it(tmp_path: Path) -> None:
+    import numpy
+
+    names = ["x", "x.npy", "x.npy.npy", "file", "allow_pickle", "args", "", "a/b", "../é", ".npy"]
+    arrays = {name: numpy.array([number]) for number, name in enumerate(names)}
+    the_saver("npz").save(arrays, tmp_path / "x.npz")
+    assert_same(arrays, the_loader("npz").load(tmp_path / "x.npz"))
+
+
+def test_a_pickled_array_keeps_its_byte_order(tmp_path: Path) -> None:
+    import numpy
+
+    array = numpy.array([1.0, 2.0], ">f8")
+    the_saver("pickle").save(array, tmp_path / "x.pickle")
+    loaded: Any = the_loader("pickle").load(tmp_path / "x.pickle", permission=ALLOWED)
+    assert (array.dtype, array.tolist()) == (loaded.dtype, loaded.tolist())
 
 
 @pytest.mark.parametrize("name", ["csv", "tsv"])
@@ -694,6 +720,48 @@ def test_a_grid_is_written_with_its_numbers_and_not_as_the_file_it_came_from_had
         assert {each: expected[each].dtype for each in expected} == {each: loaded[each].dtype for each in loaded}
         close(loaded)
     assert packing == grid.t.encoding, "the caller's stays as it is"
+
+
+@pytest.mark.parametrize("name", ["nc", "zarr"])
+def test_a_grid_keeps_what_the_file_it_came_from_took_for_missing_or_rounded(tmp_path: Path, name: str) -> None:
+    import numpy
+    import xarray
+
+    days = numpy.array(["2020-01-01T00:00:00.001", "NaT"], "datetime64[ns]")
+    grid = xarray.Dataset(
+        {"n": ("x", [0, 1]), "f": ("x", [0.0, numpy.nan]), "r": ("x", [0.123456, 1.0]), "t": ("x", days)}
+    )
+    for each in ("n", "f"):
+        grid[each].encoding.update(_FillValue=0, missing_value=0)
+    grid.r.encoding.update(zlib=True, least_significant_digit=1)
+    grid.t.encoding.update(dtype="int32", units="days since 1850-01-01")
+    for value in (grid, grid.chunk(x=1)):
+        path = tmp_path / f"{len(value.chunksizes)}.{name}"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Times can't be serialized faithfully")
+            the_saver(name).save(value, path)
+        loaded: Any = the_loader(name).load(path)
+        assert_same(grid, loaded)
+        assert {each: grid[each].dtype for each in grid} == {each: loaded[each].dtype for each in loaded}
+        close(loaded)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_what_was_opened_from_a_zarr_store_of_any_version_is_saved_whatever_chunks_it_has_since(
+    tmp_path: Path, version: Literal[2, 3]
+) -> None:
+    import xarray
+
+    xarray.Dataset({"t": ("x", [1.0, 2.0, 3.0, 4.0, 5.0])}, {"x": [1, 2, 3, 4, 5]}).chunk(x=2).to_zarr(
+        tmp_path / "source", zarr_format=version, consolidated=False
+    )
+    opened = xarray.open_zarr(tmp_path / "source", consolidated=False)
+    uneven = opened.chunk(x=2).isel(x=slice(1, None))
+    for number, value in enumerate((opened, opened.compute(), opened.chunk(x=3), uneven)):
+        path = tmp_path / f"{number}.zarr"
+        the_saver("zarr").save(value, path)
+        assert_same(value, the_loader("zarr").load(path))
+    assert "compressors" in opened.t.encoding, "the caller's stays as it is"
 
 
 def test_parquet_keeps_an_index(tmp_path: Path) -> None:

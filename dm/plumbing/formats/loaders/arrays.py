@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +26,8 @@ def _read_npz(source: Source) -> object:
     with numpy.load(source, allow_pickle=False) as arrays:
         if isinstance(arrays, numpy.ndarray):
             raise ValueError("it is a single array")
-        return {name: arrays[name] for name in arrays.files}
+        # By the names of its members: what one is called without its ending may be another one's whole name.
+        return {name.removesuffix(".npy"): arrays[name] for name in arrays.zip.namelist()}
 
 
 class _Written:
@@ -49,8 +51,13 @@ def _write_npz(value: Any, path: Path) -> None:
         raise ValueError("arrays of Python objects are not saved")
     if len(arrays) < len(value):
         raise ValueError("two of its names are the same as texts, and one would be lost")
-    with path.open("wb") as file:
-        numpy.savez(file, **arrays)
+    if any("\0" in name for name in arrays):
+        raise ValueError("a name of it would be cut off at its NUL character")
+    # What numpy.savez does, which takes some names for its own parameters.
+    with zipfile.ZipFile(path, "w") as file:
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                numpy.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _check(value: Any) -> Any:

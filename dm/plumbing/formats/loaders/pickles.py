@@ -18,7 +18,7 @@ def _read_pickle(source: Source) -> object:
 
 def _write_pickle(value: Any, path: Path) -> None:
     with path.open("wb") as file:
-        pickle.dump(value, file)
+        pickle.dump(value, file, protocol=5)  # the first that keeps the byte order of arrays
 
 
 LOADERS = (Loader("pickle", "pickle.load", _read_pickle, in_place=None, runs_code=True),)

@@ -34,7 +34,7 @@ def _read_xlsx(source: Source) -> object:
 def _write_csv(value: Any, path: Path, separator: str = ",") -> None:
     import csv
 
-    frame = _check_table(value, "csv")
+    frame = _check_columns(_check_table(value, "csv"))
     frame.to_csv(path, sep=separator, index=False)
     written = path.read_bytes()
     if b"#" in written or b"\r" in written:
@@ -58,7 +58,7 @@ def _write_feather(value: Any, path: Path) -> None:
 
 def _write_xlsx(value: Any, path: Path) -> None:
     need("openpyxl", "xlsx")
-    frame = _check_table(value, "xlsx")
+    frame = _check_columns(_check_table(value, "xlsx"))
     with path.open("wb") as file:
         frame.to_excel(file, index=False, engine="openpyxl")
     if need("pandas", "xlsx").read_excel(path, engine="openpyxl").shape != frame.shape:
@@ -80,6 +80,16 @@ def _check_table(value: Any, extra: str) -> Any:
     pandas = need("pandas", extra)
     if not frame.index.equals(pandas.RangeIndex(len(frame))) or frame.index.name is not None:
         raise ValueError("its index would be lost: call reset_index() first, or use parquet, which keeps it")
+    return frame
+
+
+def _check_columns(frame: Any) -> Any:
+    """A frame whose header is one row of different names: more would come back as rows, or under other names."""
+    if frame.columns.nlevels > 1:
+        raise ValueError("the levels of its columns would come back as rows: use parquet, which keeps them")
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise ValueError("two of its columns have one name, and one would come back under another")
     return frame
 
 
