@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, get_a
 from dm.decorating.arguments import Key, Parameters
 from dm.decorating.calling import CodeChange, Maker
 from dm.decorating.naming import check_function, claim, find_name
-from dm.decorating.sessions import Sessions, WorkingFolderSessions
+from dm.decorating.sessions import Sessions, find_own_sessions
 from dm.decorating.storing import Loader, Saver, choose_storing, find_library
-from dm.decorating.telling import CacheWarning, CodeChanged, ToldToPython
+from dm.decorating.telling import CacheWarning, CodeChanged
 from dm.errors import UsageError
 from dm.values import printable
 
@@ -247,4 +247,4 @@ def _check_word(name: str, option: str, word: str, known: Sequence[str]) -> None
 
 
 #: `Decorator` for the project of the working folder, found at each call.
-cached = Decorator(WorkingFolderSessions(ToldToPython()))
+cached = Decorator(find_own_sessions())

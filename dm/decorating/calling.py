@@ -50,6 +50,12 @@ class Maker:
         self._is_ready = False
         self._from_manifest: tuple[Path, ManifestCode, Recipe] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes along where the function itself is pickled, not its name: by joblib and dask, for one that is
+        defined in a notebook or script. What this process found out of the manifest stays here.
+        """
+        return {**self.__dict__, "_compared": set(), "_from_manifest": None}
+
     # What a call is
 
     def key(self, args: tuple[object, ...], kwargs: dict[str, Any]) -> dict[str, Plain]:

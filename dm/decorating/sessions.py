@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -68,6 +69,9 @@ class WorkingFolderSessions:
         self._inherited: list[object] = []
         os.register_at_fork(after_in_child=self._forget)
 
+    def __reduce__(self) -> tuple[Callable[..., Sessions], tuple[()]]:
+        return find_own_sessions, ()  # in another process it is that one's working folder
+
     def find(self) -> Session:
         """The session of the working folder's project."""
         here = Surroundings.read()
@@ -123,6 +127,12 @@ class WorkingFolderSessions:
         self._opened = {}
 
 
+@cache
+def find_own_sessions() -> WorkingFolderSessions:
+    """The sessions of this process, which `dm.cached` works in."""
+    return WorkingFolderSessions(ToldToPython())
+
+
 class ManifestSession:
     """The session of one open manifest, which keeps what it was opened with, also in forked children."""
 
@@ -133,6 +143,12 @@ class ManifestSession:
         progress = ToldToPython() if project.progress is SILENT else project.progress
         self._session = Session(Artifacts(project, progress=progress), project)
 
+    def __reduce__(self) -> tuple[Callable[..., Sessions], tuple[Path]]:
+        path = self._session.project.manifest.path
+        if path is None:
+            raise TypeError("a cached function of a manifest without a file cannot be sent to another process")
+        return _open_manifest, (path,)
+
     def find(self) -> Session:
         """The manifest's session."""
         return self._session
@@ -140,6 +156,14 @@ class ManifestSession:
     def close(self) -> None:
         """Write what it learned. It can be used again afterwards."""
         self._session.artifacts.close()
+
+
+@cache
+def _open_manifest(path: Path) -> ManifestSession:
+    """The session of a manifest that another process had open; opened once, with this process's own trust."""
+    from dm.porcelain.project import Project
+
+    return ManifestSession(Project.open(Environment.read(), manifest_path=path))
 
 
 def _open_session(environment: Environment, progress: Progress) -> Session:

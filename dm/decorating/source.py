@@ -39,6 +39,10 @@ class Source:
         self._digest: str | None = None
         self._is_read = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        self.digest()  # another process has not the notebook's cell that it is read from
+        return self.__dict__
+
     def digest(self) -> str | None:
         """``python-1:<hex>``; None where there is no source (typed at a prompt, compiled, a lambda)."""
         if not self._is_read:

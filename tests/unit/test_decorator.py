@@ -784,6 +784,39 @@ def test_processes_of_multiprocessing_share_results(here: Path, method: str) -> 
     assert ["0", "1", "2"] == sorted((here / "calls.txt").read_text().split())
 
 
+def test_functions_of_a_script_or_notebook_go_to_the_processes_of_joblib(here: Path) -> None:
+    text = """
+        import cloudpickle, joblib, dm
+
+        factor = 3
+
+        @dm.cached(cachetype="sent")
+        def f(x):
+            with open("calls.txt", "a") as file:
+                file.write(f"{x}\\n")
+            return factor * x
+
+        @dm.Manifest.open("datamanifest.toml").cached(cachetype="sent.json", format="json")
+        def g(x):
+            return [x]
+
+        for function, expected in ((f, [0, 3, 0, 3]), (g, [[0], [1], [0], [1]])):
+            tasks = [joblib.delayed(function)(x % 2) for x in range(4)]
+            assert expected == joblib.Parallel(2, backend="loky")(tasks)
+            assert function.is_cached(0) and function.is_cached(1)
+            assert "python-1:" in (function.path(0).parent / "metadata.toml").read_text()
+
+        try:
+            cloudpickle.dumps(dm.Manifest.of({}).cached(cachetype="in-memory")(g.uncached))
+        except TypeError as error:
+            print(error)
+    """
+    done = run_script(here, text, "script.py")
+    told = "a cached function of a manifest without a file cannot be sent to another process\n"
+    assert (0, told, "") == (done.returncode, done.stdout, done.stderr)
+    assert ["0", "1"] == sorted((here / "calls.txt").read_text().split())
+
+
 def test_who_waits_for_another_process_is_told(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = """
         import dm, sys
