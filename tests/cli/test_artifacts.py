@@ -26,6 +26,8 @@ from dm.porcelain.verbs.delete import delete
 from tests.fixtures.artifacts import HASH, RECIPE, TABLE, Results, make_environment
 from tests.fixtures.commands import Ask, assert_one_error, snapshot, write_manifest
 from tests.fixtures.homes import Home, RunDm
+from tests.fixtures.machine import needs_root
+from tests.fixtures.users import OTHER_USER
 
 SHORT = HASH[:12]
 EMPTY = hash_params({})
@@ -441,6 +443,40 @@ def test_one_that_a_calls_own_cache_dir_holds_is_found_by_its_record(
     assert ("complete", tmp_path / "elsewhere" / "model.run" / HASH) == (facts.state, facts.spot.folder)
     (outcome,) = delete(open_here(home, project), "model.run/83")
     assert ("removed", [".dm"]) == (outcome.message, os.listdir(tmp_path / "elsewhere"))
+
+
+def test_what_another_project_made_stays_though_the_state_leads_to_it(
+    results: Results, home: Home, project: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write_manifest(other, "")
+    recipe = RECIPE._replace(format="json", cache_dir=tmp_path / "once-a-pool")
+    results.call(recipe)
+    results.artifacts.close()
+    folder = results.artifacts.path(recipe, TABLE).parent
+    (other / ".datamanifest-state.toml").write_bytes((project / ".datamanifest-state.toml").read_bytes())
+    reason = f"cannot delete '{folder}': another project made it, whose state is '{project}/.datamanifest-state.toml'"
+    with pytest.raises(Refused, match=re.escape(reason)):
+        delete(open_here(home, other), "model.run/83")
+    project.rename(tmp_path / "moved")
+    (outcome,) = delete(open_here(home, tmp_path / "moved"), "model.run/83")
+    assert ("removed", False) == (outcome.message, folder.exists())
+
+
+def test_what_another_user_made_stays_though_the_state_leads_to_it(
+    results: Results, home: Home, project: Path, tmp_path: Path
+) -> None:
+    needs_root()
+    recipe = RECIPE._replace(format="json", cache_dir=tmp_path / "once-a-pool")
+    results.call(recipe)
+    results.artifacts.close()
+    folder = results.artifacts.path(recipe, TABLE).parent
+    shutil.move(project, tmp_path / "moved")
+    os.chown(folder, OTHER_USER, -1)
+    with pytest.raises(Refused, match=re.escape(f"cannot delete '{folder}': another user made it")):
+        delete(open_here(home, tmp_path / "moved"), "model.run/83")
+    assert folder.exists()
 
 
 def test_a_record_of_what_is_gone_is_removed(made: Results, ask: Ask, home: Home, project: Path) -> None:

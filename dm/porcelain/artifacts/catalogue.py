@@ -217,7 +217,7 @@ def read_facts(project: Project, spot: Spot) -> Facts:
         with machine_errors("look through", folder):
             size_bytes, files = _count(folder)
     data = {name: size for name, size in entries.items() if name not in SIDECAR_NAMES}
-    return Facts(spot, state, fault, config, _read_metadata(folder), data, size_bytes, files, ref)
+    return Facts(spot, state, fault, config, read_metadata(folder), data, size_bytes, files, ref)
 
 
 def prove(spot: Spot) -> tuple[Config | None, str | None]:
@@ -257,7 +257,7 @@ def _read_ref(project: Project, spot: Spot) -> Ref | None:
         return None  # `verify` says what is wrong with it
 
 
-def _read_metadata(folder: Path) -> Metadata:
+def read_metadata(folder: Path) -> Metadata:
     """What is said of where it comes from; nothing where that cannot be read: it decides nothing."""
     from dm.plumbing.records.sidecars import decode_metadata
     from dm.porcelain.artifacts.looking import read_file

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from dm.errors import Refused
 from dm.plumbing.fs.machine import machine_errors
-from dm.porcelain.artifacts.catalogue import Spot, find_store, prove
+from dm.plumbing.records.state import list_state_paths
+from dm.porcelain.artifacts.catalogue import Spot, find_store, prove, read_metadata
+from dm.values import printable
 
 if TYPE_CHECKING:
     from dm.porcelain.project import Project
@@ -18,7 +20,8 @@ def find_reason_to_stay(project: Project, spot: Spot) -> str | None:
     """Why a spot is not `dm`'s to remove for this project; None when it is.
 
     A folder of the project's own is. One that only the state knows has to be in a store, with a ref there, and prove
-    what it is: a state file may come with a clone. What lies in a pool or in the peers' own folder stays.
+    what it is: a state file may come with a clone. Neither does one go that others made: it is recorded where it was
+    found, which may have been a pool. What lies in a pool or in the peers' own folder stays.
     """
     root = find_store(spot)
     if root is None or spot.folder is None:
@@ -26,8 +29,22 @@ def find_reason_to_stay(project: Project, spot: Spot) -> str | None:
     if spot.root is None:
         if project.open_store(root).read_ref(spot.folder) is None:
             return f"the store '{root}' knows nothing of it"
-        return prove(spot)[1]
+        return prove(spot)[1] or _find_other_maker(project, spot.folder)
     return project.find_place_distrust(spot.root.locate(spot.folder))
+
+
+def _find_other_maker(project: Project, folder: Path) -> str | None:
+    """Whose a folder is that this project did not make: another user's, or another project's that is there."""
+    made_for = read_metadata(folder).state_file
+    own = [os.path.realpath(path) for path in list_state_paths(project.root)]
+    if made_for and os.path.realpath(made_for) in own:
+        return None
+    with machine_errors("look at", folder):
+        if os.lstat(folder).st_uid != os.geteuid():
+            return "another user made it"
+    if made_for and os.path.exists(made_for):
+        return f"another project made it, whose state is '{printable(made_for)}'"
+    return None
 
 
 def remove_artifact(project: Project, spot: Spot) -> bool:

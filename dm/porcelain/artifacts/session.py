@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dm.errors import DmError, MachineFailed, Refused, SourceFailed, UsageError
 from dm.plumbing.fs.machine import display_path
+from dm.plumbing.records.artifact_places import list_other_places
 from dm.plumbing.records.sidecars import METADATA_NAME, decode_metadata
 from dm.porcelain.artifacts.calls import Call, Calls, Kind
 from dm.porcelain.artifacts.looking import Fault, Found, Looker, Place, read_file
@@ -158,8 +159,9 @@ class Artifacts:
         return Path(call.folder, call.kind.name)
 
     def forget(self, recipe: Recipe, table: Mapping[str, object]) -> bool:
-        """Remove a result, in all its formats, and its record; whether there was one. Objects stay until they are
-        pruned; what lies in pools stays. Raises as `begin` does, and `MachineFailed` where nothing can be removed.
+        """Remove a result, in all its formats, from its place and from where only the state knows it (as far as
+        `find_reason_to_stay` lets it), and its record; whether there was one. Objects stay until they are pruned; what
+        lies in pools stays. Raises as `begin` does, and `MachineFailed` where nothing can be removed.
         """
         call = self._prepare(recipe, table)
         folder = Path(call.folder)
@@ -172,9 +174,25 @@ class Artifacts:
                 if is_there:
                     store.discard(folder)
         self._looker.forget(call.folder)
-        if self._register is not None and self._register.find(call.kind.key, call.hash) is not None:
+        recorded = None if self._register is None else self._register.find(call.kind.key, call.hash)
+        if self._register is not None and recorded is not None:
+            is_there |= self._forget_elsewhere(call, recorded)
             self._register.remove(call.kind.key, call.hash)
         return is_there
+
+    def _forget_elsewhere(self, call: Call, recorded: Path) -> bool:
+        """Remove a result from another folder that the state names, where it is this project's to remove."""
+        from dm.porcelain.artifacts.catalogue import Spot
+        from dm.porcelain.artifacts.removal import find_reason_to_stay, remove_artifact
+
+        recipe = call.kind.recipe
+        others = list_other_places(self._project.places, recipe.cachetype, recipe.version, call.hash)
+        if recorded.name != call.hash or recorded in (Path(call.folder), *others):
+            return False
+        spot = Spot(recipe.cachetype, recipe.version, call.hash, recorded, None, recorded.is_dir(), True)
+        if not spot.is_there or find_reason_to_stay(self._project, spot) is not None:
+            return False
+        return remove_artifact(self._project, spot)
 
     def close(self) -> None:
         """Write the records that were gathered. It can be used again afterwards."""

@@ -501,6 +501,33 @@ def test_a_result_that_is_recorded_elsewhere_is_found_there(results: Results, op
     assert tmp_path / "new" in other.artifacts.path(recipe, TABLE).parents
 
 
+def test_forget_removes_a_result_that_the_state_places_elsewhere(
+    results: Results, open_anew: Open, tmp_path: Path
+) -> None:
+    recipe = RECIPE._replace(format="json")
+    results.call(recipe)
+    kept = results.artifacts.path(recipe, TABLE).parent
+    results.artifacts.close()
+    other = open_anew(DATAMANIFEST_DATACACHE_DIR=str(tmp_path / "new"))
+    assert kept == other.artifacts.path(recipe, TABLE).parent
+    assert (True, False) == (other.artifacts.forget(recipe, TABLE), kept.exists())
+    assert (False, None) == (other.artifacts.forget(recipe, TABLE), other.artifacts.find(recipe, TABLE))
+
+
+def test_forget_leaves_what_lies_in_a_pool(results: Results, open_anew: Open) -> None:
+    recipe = RECIPE._replace(format="json")
+    results.call(recipe)
+    kept = results.artifacts.path(recipe, TABLE)
+    results.artifacts.close()
+    folder = str(kept.parents[2])
+    other = open_anew(DATAMANIFEST_DATACACHE_DIR=f"{folder}-new", DATAMANIFEST_DATACACHE_POOLS=folder)
+    assert [kept, False, kept] == [
+        other.artifacts.find(recipe, TABLE),
+        other.artifacts.forget(recipe, TABLE),
+        other.artifacts.find(recipe, TABLE),
+    ]
+
+
 def test_many_results_write_the_state_a_bounded_number_of_times(results: Results) -> None:
     writes = 0
     merge = results.artifacts._project.merge_recipes
