@@ -746,6 +746,27 @@ def test_a_task_that_asks_for_its_own_result_is_refused() -> None:
     asyncio.run(run())
 
 
+def test_what_a_computation_began_and_outlives_it_may_ask_for_its_result() -> None:
+    async def run() -> None:
+        computed, tasks = asyncio.Event(), []
+
+        @dm.cached(cachetype="outlived")
+        async def f(x: int) -> int:
+            if not tasks:
+                tasks.append(asyncio.create_task(ask_later()))
+            return x
+
+        async def ask_later() -> int:
+            await computed.wait()
+            return await f.fresh(1)
+
+        assert 1 == await f(1)
+        computed.set()
+        assert 1 == await asyncio.wait_for(tasks[0], 60)
+
+    asyncio.run(run())
+
+
 # processes ------------------------------------------------------------------------------------------------------------
 
 

@@ -129,13 +129,23 @@ class Artifacts:
             loaded = self._find(call)
             if loaded is not None:
                 return loaded
-        if call.folder in held_folders.get():
+        if call.folder in held_folders.get() and self._is_locked(call):
             raise UsageError(
                 f"'{recipe.ref or recipe.cachetype}' asks for the result that it is computing",
                 hint="call it with other parameters, or without the cache",
                 code="recursion",
             )
         return self._compute(call, fresh=fresh, should_stop=should_stop)
+
+    def _is_locked(self, call: Call) -> bool:
+        """Whether a result that was being computed around the code that runs still is. Tasks and forked processes that
+        the computation began may outlive it.
+        """
+        try:
+            with self._project.open_store(call.kind.store_root).lock_copy(Path(call.folder), timeout_s=0):
+                return False
+        except DmError:
+            return True
 
     def find(self, recipe: Recipe, table: Mapping[str, object]) -> Path | None:
         """Where the data of a result lies that `begin` would load; None when it would be computed. Nothing is loaded,
