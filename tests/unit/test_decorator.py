@@ -343,6 +343,38 @@ def test_what_a_function_wrote_and_its_format_cannot_read_is_an_error_and_no_res
     assert (False, False) == (broken.is_cached(), broken.path().parent.exists())
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/etc/hostname", path)])
+def test_what_is_neither_a_file_nor_a_folder_is_no_result_and_not_waited_for(make: Callable[[Path], None]) -> None:
+    @dm.cached(cachetype="special.itself", format="json")
+    def write(*, _path: Path) -> None:
+        make(_path)
+
+    with pytest.raises(SourceFailed, match=r"write' wrote neither a file nor a folder to '.*data\.json'"):
+        write()  # type: ignore[call-arg]
+
+    @dm.cached(cachetype="special.saver", format="x", saver=lambda value, path: make(path), loader=Path.read_text)
+    def give() -> int:
+        return 1
+
+    with pytest.warns(dm.CacheWarning, match="the saver of 'special.saver' wrote neither a file nor a folder"):
+        assert 1 == give()
+    assert not give.is_cached()
+
+
+def test_what_a_store_does_not_take_costs_the_keeping_and_not_the_value() -> None:
+    def save(value: object, path: Path) -> None:
+        path.mkdir()
+        os.mkfifo(path / "pipe")
+
+    @dm.cached(cachetype="pipes", format="x", saver=save, loader=lambda path: 1)
+    def give() -> int:
+        return 1
+
+    with pytest.warns(dm.CacheWarning, match="a result of 'pipes' is not kept: cannot take in .*: it is a fifo"):
+        assert 1 == give()
+    assert not give.is_cached()
+
+
 def test_without_a_format_what_it_wrote_is_given_as_its_path() -> None:
     @dm.cached(cachetype="writes-folder")
     def write(x: int, *, _path: Path = Path()) -> None:

@@ -8,6 +8,7 @@ be taken for a result before the publication's last step, the marker.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from dm.environment import format_time, read_clock_ns, read_monotonic_s
-from dm.errors import DmError, MachineFailed, SourceFailed
+from dm.errors import DmError, MachineFailed, Refused, SourceFailed
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import ensure_folder, flush_file_systems, replace
 from dm.plumbing.fs.remove import remove_tree
@@ -163,7 +164,7 @@ class Pending:
             if not work.recipe.writes_itself:
                 read_back = self._write(self._held, value)
             self._publish(self._held, metadata or {})
-        except (MachineFailed, SourceFailed) as error:
+        except (MachineFailed, SourceFailed, Refused) as error:  # refused: a fifo in a folder that was written
             work.progress.warn(f"a result of '{work.recipe.cachetype}' is not kept: {error.message}")
             return self._hand_through(self._held) if work.recipe.writes_itself else value
         self.abandon()
@@ -173,13 +174,10 @@ class Pending:
         return work.load(self.path) if work.recipe.writes_itself else self._read_on(value)
 
     def _check_written(self) -> None:
-        path = self.data_path
-        if os.path.lexists(path) and not path.is_symlink():
-            return
-        raise SourceFailed(
-            f"'{self._work.recipe.ref or self._work.recipe.cachetype}' wrote nothing to '{display_path(path)}'",
+        _check_is_data(
+            self.data_path,
+            f"'{self._work.recipe.ref or self._work.recipe.cachetype}'",
             hint="a function with a '_path' parameter makes a file or a folder there",
-            code="nothing-written",
         )
 
     def _hand_through(self, held: Held) -> object:
@@ -305,9 +303,19 @@ def _save(recipe: Recipe, value: object, path: Path) -> bool:
     if saver is None:
         raise refuse_format(recipe)
     saver.save(value, path)
-    if not os.path.lexists(path):
-        raise SourceFailed(f"the saver of '{recipe.cachetype}' wrote nothing", code="nothing-written")
+    _check_is_data(path, f"the saver of '{recipe.cachetype}'", hint="a saver makes a file or a folder there")
     return recipe.saver is None and recipe.loader is None and saver.keeps(value)
+
+
+def _check_is_data(path: Path, writer: str, *, hint: str) -> None:
+    """Raise `SourceFailed` where ``writer`` left neither a file nor a folder: who reads a fifo waits for ever."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        mode = 0
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        what = "neither a file nor a folder" if mode else "nothing"
+        raise SourceFailed(f"{writer} wrote {what} to '{display_path(path)}'", hint=hint, code="nothing-written")
 
 
 def refuse_format(recipe: Recipe) -> SourceFailed:
