@@ -21,7 +21,7 @@ import pytest
 
 import dm
 from dm.decorator import Decorator
-from dm.errors import NotFound, Refused, SourceFailed, UsageError
+from dm.errors import MachineFailed, NotFound, Refused, SourceFailed, UsageError
 from dm.plumbing.records.params import hash_params
 from tests.fixtures.artifacts import flip
 from tests.fixtures.homes import Home
@@ -341,6 +341,18 @@ def test_what_a_function_wrote_and_its_format_cannot_read_is_an_error_and_no_res
             warnings.simplefilter("error")
             broken()
     assert (False, False) == (broken.is_cached(), broken.path().parent.exists())
+
+
+@pytest.mark.filterwarnings("ignore:numpy.ndarray size changed:RuntimeWarning")
+@pytest.mark.parametrize("format", ["nc", "zarr", "tif"])
+def test_what_a_function_wrote_and_its_format_cannot_open_is_no_result_either(format: str) -> None:
+    @dm.cached(cachetype=f"unreadable.{format}", format=format)
+    def write(*, _path: Path) -> None:
+        _path.write_bytes(b"no grid")
+
+    with pytest.raises((SourceFailed, MachineFailed), match=f"data.{format}"):
+        write()  # type: ignore[call-arg]
+    assert not write.is_cached() and not write.path().parent.exists()  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/etc/hostname", path)])

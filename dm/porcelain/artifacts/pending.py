@@ -210,14 +210,20 @@ class Pending:
         """What the format gives of what was written, before it is published: what cannot be read is no result. None for
         what reads on from its file, which is read where it will lie, and where the fault is not the file's.
         """
-        if self._work.reads_on:
-            return None
+        if self._work.reads_on and self._work.recipe.loader is not None:
+            return None  # the caller's loader may read all of it, which is done once
         try:
-            return _ReadBack(self._work.load(path))
+            value = self._work.load(path)
         except SourceFailed as error:
             if blames_data(error):
                 raise
             return None
+        if not self._work.reads_on:
+            return _ReadBack(value)
+        close = getattr(value, "close", None)
+        if close is not None:
+            close()
+        return None
 
     def _publish(self, held: Held, extra: Mapping[str, object]) -> None:
         work = self._work
