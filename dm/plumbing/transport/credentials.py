@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Credentials:
     """Logins by host. The file (``$NETRC``, else ``~/.netrc``) is read once, when the first one is asked for.
 
-    A file that cannot be read or understood is told as a warning, once, and holds no logins. Usable from any thread.
+    Only entries that name a host count: an entry ``default`` would go to any host that a manifest names. A file that
+    cannot be read or understood is told as a warning, once, and holds no logins. Usable from any thread.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -32,7 +33,8 @@ class Credentials:
             if not self._read:
                 self._read = True
                 self._logins = self._read_logins(progress)
-        login = self._logins.authenticators(host) if self._logins is not None else None
+        # The parser keeps the entry `default` under that name.
+        login = self._logins.hosts.get(host) if self._logins is not None and host != "default" else None
         if login is None:
             return None
         from base64 import b64encode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from dm.errors import MachineFailed, SourceFailed
 from dm.plumbing.transport.bucket import open_in_place, open_mapping
 from tests.fixtures.fetching import make_environment
+from tests.fixtures.homes import Home, RunInterpreter
 from tests.fixtures.relay import Relay
 from tests.fixtures.seaweed import Bucket
 from tests.fixtures.servers import HttpServer, Nginx
@@ -104,6 +106,41 @@ def test_a_web_server_that_wants_a_login(tmp_path: Path, http_server: HttpServer
         open_in_place(uri, make_environment(tmp_path))
     message = f"cannot open '{uri}': the server refuses access"
     assert (message, "a login goes into ~/.netrc", "access-denied", 5) == said(caught.value)
+
+
+def test_a_login_of_netrc_opens_what_wants_one(tmp_path: Path, http_server: HttpServer) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ada password pw\n")
+    environment = make_environment(tmp_path)
+    with open_in_place(http_server.put("/a.csv", b"1", login=("ada", "pw")), environment) as file:
+        assert b"1" == pickle.loads(pickle.dumps(file)).read(), "also in a worker of dask, which gets it pickled"
+    with HttpServer() as other:
+        # The same address by another name is another host.
+        uri = http_server.redirect("/away.csv", f"http://localhost:{other.port}{other.put('/b.csv', b'2')[-6:]}")
+        with open_in_place(uri, environment) as file:
+            assert b"2" == file.read()
+        assert {None} == {each.headers.get("authorization") for each in other.requests}
+
+
+@pytest.mark.fresh_process
+def test_no_login_goes_over_http_once_https_was_used(
+    run_interpreter: RunInterpreter, home: Home, certificate: Path, http_server: HttpServer
+) -> None:
+    (home.path / ".netrc").write_text("machine 127.0.0.1 login ada password pw\n")
+    http_server.put("/a.csv", b"1")
+    with HttpServer(certificate) as encrypted:
+        encrypted.redirect("/a.csv", f"{http_server.url}/a.csv")
+        encrypted.put("/b.csv", b"2", login=("ada", "pw"))
+        script = (
+            "import sys\nfrom dm.environment import Environment\n"
+            "from dm.plumbing.transport.bucket import open_in_place\n"
+            "for uri in sys.argv[1:]:\n    print(open_in_place(uri, Environment.read()).read())\n"
+        )
+        uris = [f"{encrypted.url}/a.csv", f"{encrypted.url}/b.csv", f"{http_server.url}/a.csv"]
+        done = run_interpreter("-c", script, *uris, env={"SSL_CERT_FILE": str(certificate)})
+        assert ("b'1'\nb'2'\nb'1'\n", 0) == (done.stdout, done.returncode), done.stderr
+        assert all("authorization" in each.headers for each in encrypted.requests)
+    sent = ["authorization" in each.headers for each in http_server.requests]
+    assert sorted(sent) == sent and {False, True} == set(sent), "where http was asked for it is sent over http"
 
 
 def test_a_file_of_this_machine(tmp_path: Path) -> None:

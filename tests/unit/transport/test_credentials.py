@@ -18,9 +18,11 @@ def test_a_login_is_a_basic_authorization(tmp_path: Path) -> None:
     assert None is credentials.find_authorization("other", RecordingProgress())
 
 
-def test_a_default_entry_holds_for_every_host(tmp_path: Path) -> None:
-    (tmp_path / ".netrc").write_text("default login ada password pass\n")
+@pytest.mark.parametrize("host", ["elsewhere", "default"])
+def test_a_default_entry_goes_to_no_host(tmp_path: Path, host: str) -> None:
+    (tmp_path / ".netrc").write_text("machine h login ada password pass\ndefault login ada password pass\n")
     credentials = Credentials(make_environment(tmp_path))
+    assert None is credentials.find_authorization(host, RecordingProgress())
     assert "Basic YWRhOnBhc3M=" == credentials.find_authorization("h", RecordingProgress())
 
 

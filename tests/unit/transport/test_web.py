@@ -345,6 +345,28 @@ def test_logins_come_from_netrc_and_go_to_their_own_host_only(http_server: HttpS
     assert "authorization" in http_server.received("/away")[0].headers
 
 
+def test_a_login_goes_over_https_and_not_over_http_once_https_was_used(
+    http_server: HttpServer, certificate: Path, tmp_path: Path
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ada password pw\n")
+    http_server.put("/data", SHORT)
+    with HttpServer(certificate) as encrypted:
+        uri = encrypted.put("/data", SHORT, login=("ada", "pw"))
+        fetcher = make_http_fetcher(tmp_path, SSL_CERT_FILE=str(certificate))
+        assert SHORT == fetch(fetcher, uri, tmp_path / "one").path.read_bytes()
+        down = encrypted.redirect("/down", f"{http_server.url}/data")
+        assert SHORT == fetch(fetcher, down, tmp_path / "two").path.read_bytes()
+    assert [False] == ["authorization" in each.headers for each in http_server.requests]
+
+
+def test_a_certificate_that_nobody_vouches_for_is_an_error(certificate: Path, tmp_path: Path) -> None:
+    with HttpServer(certificate) as encrypted:
+        uri = encrypted.put("/data", SHORT)
+        with pytest.raises(SourceFailed) as caught:
+            fetch(make_http_fetcher(tmp_path), uri, tmp_path / "one")
+    assert "certificate" in caught.value.message and [] == encrypted.requests
+
+
 def test_netrc_can_lie_where_the_variable_says(http_server: HttpServer, tmp_path: Path) -> None:
     (tmp_path / "logins").write_text("machine 127.0.0.1 login ada password pass\n")
     uri = http_server.put("/data", SHORT, login=("ada", "pass"))

@@ -74,9 +74,9 @@ class _Explained:
 
             return make(skip_instance_cache=True), str(read_file_path(self.uri))
         if scheme not in SERVICES:
-            # Proxies and ~/.netrc are aiohttp's to find, as they are for every program that uses it.
-            options = {"skip_instance_cache": True, "client_kwargs": {"trust_env": True}}
-            return make(**options), self.uri.partition("#")[0]
+            from dm.plumbing.transport.bucket.web_logins import build_web_options
+
+            return make(**build_web_options(self.environment)), self.uri.partition("#")[0]
         address = BucketAddress.parse(self.uri)
         if service.name == "S3":
             self.anonymous = not _finds_credentials(self.environment)
