@@ -66,8 +66,6 @@ def decode_config(data: bytes, *, file: Path | None = None) -> Config:
             raise Malformed(f"unsafe '_META.{name}' '{printable(text)}': {fault}", file=file, code="sidecar-malformed")
     try:
         computed = hash_plain(cast("dict[str, Plain]", document))
-    except RecursionError:  # dotted names nest without end, which a TOML parser need not notice
-        raise Malformed("values are nested too deeply", file=file, code="sidecar-malformed") from None
     except (TypeError, ValueError) as error:
         reason = "a time, a date, nan, an infinity or a number of over 4300 digits is no parameter"
         raise Malformed(f"it holds no key table: {reason}", file=file, code="sidecar-malformed") from error

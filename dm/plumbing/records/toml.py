@@ -10,6 +10,9 @@ from dm.errors import Malformed, Refused
 from dm.plumbing.records.plain import quote_key
 from dm.values import printable
 
+#: More than any manifest, config or record has.
+_DEPTH_MAX = 100
+
 
 def read_toml(data: bytes | str, *, file: Path | None = None) -> dict[str, Any]:
     """The document of a TOML text (UTF-8, version 1.0).
@@ -20,11 +23,30 @@ def read_toml(data: bytes | str, *, file: Path | None = None) -> dict[str, Any]:
 
     text = data if isinstance(data, str) else _decode(data, file)
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
+        _check_depth(document)
     except RecursionError:
         raise Malformed("malformed TOML: values are nested too deeply", file=file, code="toml-malformed") from None
     except ValueError as error:  # a TOMLDecodeError, or a number of more digits than Python reads
         raise _explain(str(error), text, file) from error
+    return document
+
+
+def _check_depth(document: dict[str, Any]) -> None:
+    """Raise `RecursionError` for tables and arrays below more than `_DEPTH_MAX` others: dotted keys nest tables as deep
+    as they are long, which tomllib takes, and who walks through them later does not.
+    """
+    level: list[Any] = [document]
+    for _ in range(_DEPTH_MAX):
+        level = [
+            each
+            for table in level
+            for each in (table.values() if type(table) is dict else table)
+            if type(each) is dict or type(each) is list
+        ]
+        if not level:
+            return
+    raise RecursionError
 
 
 def _decode(data: bytes, file: Path | None) -> str:

@@ -120,7 +120,7 @@ FAULTS = [
         " it holds no key table: a time, a date, nan, an infinity or a number of over 4300 digits is no parameter",
         None,
     ),
-    (".".join("a" * 9000) + " = 1\n" + CONFIG, " values are nested too deeply", None),
+    (".".join("a" * 9000) + " = 1\n" + CONFIG, " malformed TOML: values are nested too deeply", None),
     (
         CONFIG.replace('"5x5"', "inf"),
         " it holds no key table: a time, a date, nan, an infinity or a number of over 4300 digits is no parameter",
