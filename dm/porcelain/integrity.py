@@ -125,7 +125,8 @@ def describe_damage(project: Project, dataset: Dataset, copy: Copy, standing: St
     if contract is None:
         seen = None if standing.ref is None else standing.ref.digest
         return f"its bytes are {found}, last seen were {seen}"
-    if found is not None and contract.algorithm != found.algorithm:
+    # A file has no digest of a folder: where that is the contract, what it is says enough.
+    if found is not None and contract.algorithm != found.algorithm and not contract.is_tree:
         algorithm, cache = contract.algorithm, project.stat_cache
         found = standing.measured.checksum
         if found is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dm.plumbing.hashing import blake3_of
 from tests.fixtures.commands import (
     Answer,
     Ask,
@@ -51,6 +52,20 @@ def store_folder(home: Home, run_dm: RunDm, tmp_path: Path) -> Path:
     done = run_dm("publish", staged, target, "--root", store_root(home))
     assert 0 == done.returncode, done.stderr
     return target
+
+
+@pytest.mark.parametrize("command", ["verify", "fetch"])
+def test_a_file_where_the_contract_is_a_folder_is_told_as_that(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, command: str
+) -> None:
+    fetched(project, http_server, run_dm, "a")
+    manifest = project / "datamanifest.toml"
+    lines = [line for line in manifest.read_text().splitlines() if not line.startswith("checksum")]
+    manifest.write_text("\n".join([*lines, f'digest = "blake3-tree:{"a" * 64}"']) + "\n")
+    done = run_dm(command, "a")
+    assert 4 == done.returncode
+    found = f"blake3:{blake3_of(b'a' * 100).hex()}"
+    assert f"its bytes are {found}, the manifest says blake3-tree:{'a' * 64}" in done.stderr
 
 
 def test_a_changed_byte_is_found_though_size_and_times_are_as_before(
