@@ -391,3 +391,12 @@ def test_a_copy_in_a_store_that_is_not_configured_any_more_is_used_where_it_is(
     assert f"{copy}\n" == run_dm("path", NAME).stdout
     assert 0 == run_dm("fetch", "--force", NAME).returncode
     assert ("clean", BODY) == (place.state(), place.copy.read_text())
+
+
+def test_show_reveals_what_the_names_of_fields_hide(run_dm: RunDm, project: Path) -> None:
+    fields = 'fetcher = { ref = "own:get", kwargs = { "\\u001b[2J\\nstate: clean" = 1 } }\n"un\\u202eknown" = 3\n'
+    write_manifest(project, f'[a]\nkey = "a.txt"\n{fields}')
+    shown = run_dm("show", "a").stdout
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert ["state: missing"] == [line for line in shown.splitlines() if line.startswith("state:")]
+    assert "      \\x1b[2J\\nstate: clean: 1\n" in shown and "  un\\u202eknown: 3\n" in shown

@@ -157,8 +157,8 @@ def draw_fields(fields: Mapping[str, object]) -> None:
 
 
 def _format_fields(fields: Mapping[str, object], indent: str) -> Iterable[str]:
-    for name, value in fields.items():
-        plain = encode_value(value)
+    for field, value in fields.items():
+        name, plain = printable(field), encode_value(value)
         if isinstance(plain, dict) and plain:
             yield f"{indent}{name}:"
             yield from _format_fields(plain, indent + "  ")

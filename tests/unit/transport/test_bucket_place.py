@@ -187,3 +187,17 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
             open_it(uri, make_environment(tmp_path))
         message = f"cannot open '{uri}': it needs {package}, which is not installed"
         assert (message, command, "extra-missing", 5) == said(caught.value)
+
+
+@pytest.mark.fresh_process
+def test_what_the_libraries_log_is_no_line_on_stderr_unless_the_user_sets_up_logging(
+    run_interpreter: RunInterpreter,
+) -> None:
+    script = (
+        "import logging\nimport dm.plumbing.transport.bucket\n"
+        "say = logging.getLogger('gcsfs.retry').error, logging.getLogger('azure.identity').warning\n"
+        "for each in say:\n    each('before')\n"
+        "logging.basicConfig(format='%(name)s %(message)s')\n"
+        "for each in say:\n    each('after')\n"
+    )
+    assert "gcsfs.retry after\nazure.identity after\n" == run_interpreter("-c", script).stderr

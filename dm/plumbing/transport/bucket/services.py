@@ -8,12 +8,18 @@ must not serve another.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dm.environment import Environment
 from dm.errors import SourceFailed
 from dm.plumbing.transport.address import describe_uri
+
+# These log tracebacks, and every way to log in that they tried. What matters of it becomes the error; the rest is for
+# whoever sets up logging, and not for stderr.
+for _library in ("adlfs", "azure", "fsspec", "gcsfs", "gdrive_fsspec", "google", "s3fs"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 
 class Service(NamedTuple):
