@@ -120,7 +120,7 @@ def find_key_fault(text: str) -> str | None:
     for part in text.split("/"):
         if part in ("", ".", ".."):
             return f"it has the part '{part}'"
-        if not part.isprintable() and any(ord(character) < 32 or 127 <= ord(character) < 160 for character in part):
+        if has_control(part):
             return "it has a control character"
         if len(part if part.isascii() else os.fsencode(part)) > KEY_PART_BYTES_MAX:
             return f"a part is longer than {KEY_PART_BYTES_MAX} bytes"
@@ -150,6 +150,11 @@ def _is_plain_key(text: str) -> bool:
         and "/." not in text
         and not any(suffix in text for suffix in _RESERVED_KEY_SUFFIXES)
     )
+
+
+def has_control(text: str) -> bool:
+    """Whether a control character is in a text: C0, DEL, or C1, which terminals obey as well."""
+    return not text.isprintable() and any(ord(each) < 32 or 127 <= ord(each) < 160 for each in text)
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,7 @@ from dm.environment import Environment
 from dm.errors import Malformed
 from dm.plumbing.records.fields import is_symbol
 from dm.plumbing.records.ladder import Ladder, Rung
-from dm.values import printable
+from dm.values import has_control, printable
 
 #: The built-in folder roots, in the order in which they are searched.
 BUILT_IN_ROOTS = ("repo", "data", "cache")
@@ -103,7 +103,7 @@ class Expander:
 
     def anchor(self, text: str, use: Use) -> str:
         """Expanded text as an absolute path without ``.`` and ``..``; relative means below the project root."""
-        if not text.isprintable() and any(ord(character) < 32 or ord(character) == 127 for character in text):
+        if has_control(text):
             raise use.fault(f"control character in {use.where}: '{printable(text)}'", code="place-malformed")
         path = os.path.normpath(text if text.startswith("/") else f"{self._base}/{text}")
         return path[1:] if path.startswith("//") else path

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlparse, urlsplit, urlunsplit
 
 from dm.errors import Malformed
-from dm.values import Key, printable
+from dm.values import Key, has_control, printable
 
 #: Suffixes of a key that an extracted archive loses; every other key gains ``.d`` (shared with the peers).
 STRIPPED_SUFFIXES = (".zip", ".tar.gz", ".tar")
@@ -98,7 +98,7 @@ def find_uri_fault(uri: str) -> UriFault | None:
     """Say why a URI may not stand in a manifest: user or password in it, control characters, not a URI."""
     if not uri:
         return UriFault("is empty", "remove it, or name the source")
-    if not uri.isprintable() and any(ord(character) < 32 or ord(character) == 127 for character in uri):
+    if has_control(uri):
         return UriFault(f"has a control character: '{printable(uri)}'", "write it percent-encoded")
     if "@" not in uri and "[" not in uri and "]" not in uri:
         return None

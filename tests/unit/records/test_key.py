@@ -178,6 +178,7 @@ USER_SSH = "take the user out of it and set it in ~/.ssh/config (git@host:owner/
         ("ssh://me@h/a", "has a user or password in it, which a manifest must not hold", USER_SSH),
         ("me@h:a/b", "has a user or password in it, which a manifest must not hold", USER_SSH),
         ("https://h/a\nb", "has a control character: 'https://h/a\\nb'", "write it percent-encoded"),
+        ("https://h/a\x9bb", "has a control character: 'https://h/a\\x9bb'", "write it percent-encoded"),
         ("https://[::1/a", "is not a URI: 'https://[::1/a'", "check its host; an IPv6 address stands in brackets"),
         ("", "is empty", "remove it, or name the source"),
     ],

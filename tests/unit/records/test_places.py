@@ -282,6 +282,12 @@ def fault(places: Places, entry: Entry) -> DmError:
             None,
         ),
         (
+            '[sst]\nstorage_path = "a\\u009bb"\n',
+            Entry(storage_path="a\x9bb"),
+            "/p/proj/datamanifest.toml:2: control character in 'storage_path' of 'sst': 'a\\x9bb'",
+            None,
+        ),
+        (
             '[sst]\nstore = "$data"\nstorage_path = "x"\n',
             Entry(store="$data", storage_path="x"),
             "/p/proj/datamanifest.toml:2: 'sst' has both 'store' and 'storage_path'",

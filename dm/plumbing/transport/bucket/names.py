@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dm.errors import Refused
 from dm.plumbing.transport.bucket.address import BucketAddress
 from dm.plumbing.transport.bucket.backend import Found
-from dm.values import printable
+from dm.values import has_control, printable
 
 #: Longest name of a file on the file systems of Linux and macOS, bytes.
 _NAME_BYTES_MAX = 255
@@ -55,7 +55,7 @@ def _check_name(address: BucketAddress, key: str, name: str) -> None:
     for part in name.split("/"):
         if part in ("", ".", ".."):
             raise _refused(address, key, f"it has the part '{part}'")
-        if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in part):
+        if has_control(part):
             raise _refused(address, key, "it has a control character")
         try:
             size = len(part.encode())
