@@ -19,21 +19,34 @@ _BREAKS = str.maketrans(dict.fromkeys(";&|<>(){}[]`'\"$=,:@%", " "))
 _READ_UNASKED = {
     "R": (".Renviron", ".Rprofile"),
     "Rscript": (".Renviron", ".Rprofile"),
+    "doit": ("dodo.py",),
+    "gmake": ("GNUmakefile", "makefile", "Makefile"),
+    "just": (".justfile", "justfile", "Justfile"),
     "make": ("GNUmakefile", "makefile", "Makefile"),
+    "snakemake": ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile"),
 }
 #: An option that names a module to run, alone or with the module in the same word: ``-m``, ``-Im``, ``-mpackage``.
 _RUN_OPTION = re.compile(r"-[A-Za-z]*?m([\w.]*)")
+#: An option whose argument is code, alone or with the code in the same word: ``-c``, ``-Ic``, ``-cimport x``.
+_CODE_OPTION = re.compile(r"-[A-Za-z]*?c(.*)", re.DOTALL)
+_PYTHON = re.compile(r"(?:python|pypy)[\d.]*")
+_IMPORTS = re.compile(
+    r"\bfrom\s+([\w.]+)\s+import\b\s*\(?\s*(\w*)|"
+    r"\bimport\s+([\w.]+(?:\s+as\s+\w+)?(?:\s*,\s*[\w.]+(?:\s+as\s+\w+)?)*)"
+)
 
 
 def pin_command(command: str, variables: Mapping[str, str]) -> Iterator[Pin]:
     """What a command may name: its words with and without the variables put in, the words within these, what stands
-    after an option's letter; the modules that ``python -m`` runs; what its programs read unasked.
+    after an option's letter; the modules that ``python -m`` runs and ``python -c`` imports; what its programs read
+    unasked.
     """
     words: list[str] = []
     for word in split_words(command):
         for text in dict.fromkeys((word, substitute_once(word, variables))):
             words += _split_further(text)
     before = ""
+    is_python = False
     for word in words:
         yield Pin("", word)
         yield Pin("", word.partition("=")[2])
@@ -47,7 +60,21 @@ def pin_command(command: str, variables: Mapping[str, str]) -> Iterator[Pin]:
         run = _RUN_OPTION.fullmatch(word)
         if run is not None and run[1]:
             yield Pin(RUN_MODULE, run[1])
+        is_python = is_python or _PYTHON.fullmatch(os.path.basename(word)) is not None
+        if is_python:
+            yield from _pin_imports(before, word)
         before = word
+
+
+def _pin_imports(before: str, word: str) -> Iterator[Pin]:
+    """The modules that code after ``python -c`` imports: it looks for them in the folder first, as ``-m`` does."""
+    option = _CODE_OPTION.fullmatch(before)
+    own = _CODE_OPTION.fullmatch(word)
+    code = word if option is not None and not option[1] else own[1] if own is not None else ""
+    for package, name, modules in _IMPORTS.findall(code):
+        # What is imported from a folder may be a module in it.
+        for module in [f"{package}.{name}".rstrip(".")] if package else modules.split(","):
+            yield Pin(RUN_MODULE, module.split()[0])
 
 
 def pin_arguments(value: object, variables: Mapping[str, str]) -> Iterator[Pin]:

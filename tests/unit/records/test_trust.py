@@ -242,6 +242,39 @@ def test_python_m_finds_the_projects_files_before_the_standard_library(desk: Des
     assert ["python module gzip (-m)"] == [part.name for part in parts if part.name.startswith("python module ")]
 
 
+@pytest.mark.parametrize(
+    ("code", "modules"),
+    [
+        ("import own", ["own"]),
+        ("import sys, own as o; o.run()", ["own", "sys"]),
+        ("from own import run", ["own.run"]),
+        ("from tools import own", ["tools.own"]),
+        ("import os;from tools.own import (run)", ["os", "tools.own.run"]),
+        ("from tools.own import *", ["tools.own"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["python -c '{}' $download_path", "env X=1 python3.11 -Ic '{}'", "python -c'{}'"])
+def test_what_python_c_imports_is_pinned(desk: Desk, command: str, code: str, modules: list[str]) -> None:
+    for name in ("own.py", "beside.py", "tools/own.py", "tools/more.py", "data/x.csv"):
+        (desk.root / name).parent.mkdir(exist_ok=True)
+        (desk.root / name).write_text("x")
+    parts = desk.open(f'[a]\nkey = "a"\nshell = "{command.format(code)}"\n').list_parts()
+    inside = ["tools/more.py", "tools/own.py"] if "tools" in code else []
+    assert ["beside.py", "own.py", *inside] == [part.name for part in parts if part.kind == "file"]
+    named = {part.name.split()[2] for part in parts if part.name.startswith("python module ")}
+    assert set() == set(modules) - named
+
+
+@pytest.mark.parametrize(
+    ("command", "file"), [("snakemake all", "workflow/Snakefile"), ("just data", "justfile"), ("doit", "dodo.py")]
+)
+def test_what_a_program_reads_unasked_is_pinned(desk: Desk, command: str, file: str) -> None:
+    (desk.root / file).parent.mkdir(exist_ok=True)
+    (desk.root / file).write_text("x")
+    parts = desk.open(f'[a]\nkey = "a"\nshell = "{command}"\n').list_parts()
+    assert [file] == [part.name for part in parts if part.kind == "file"]
+
+
 def test_an_unclosed_quote_hides_no_word(desk: Desk) -> None:
     (desk.root / "get.sh").write_text("x")
     parts = desk.open('[a]\nkey = "a"\nshell = "sh get.sh \'open"\n').list_parts()
