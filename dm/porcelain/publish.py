@@ -19,10 +19,10 @@ from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.fs.publish import ensure_folder, flush_file_systems, place, remove_tree
 from dm.plumbing.store.copying import copy_privately
 from dm.plumbing.store.layout import Layout
-from dm.plumbing.store.markers import put_marker, remove_marker
+from dm.plumbing.store.markers import put_marker, refuse_foreign_marker, remove_marker
 from dm.plumbing.store.measure import measure_copy, scan_copy
 from dm.plumbing.store.publication import Publication, Published
-from dm.plumbing.store.quarantine import set_aside
+from dm.plumbing.store.quarantine import put_in_place_of
 from dm.plumbing.store.refs import Ref
 
 if TYPE_CHECKING:
@@ -167,11 +167,15 @@ def _publish_alone(
             _copy_with_modes(entry, beside)
             entry = beside
         flush_file_systems([entry])
+        if not copy.user_managed and not is_folder:
+            marked = refuse_foreign_marker(copy.path, is_folder=False)
+            if marked and (aside is None or (copy.path.is_dir() and not copy.path.is_symlink())):
+                remove_marker(copy.path, is_folder=False)  # nobody's: it would be the new file's
         if aside is not None:
-            kept = set_aside(Layout(project.ensure_private_folder()), copy.path, aside)
-        if not copy.user_managed:
-            remove_marker(copy.path, is_folder=is_folder)
-        if not place(entry, copy.path):
+            kept, is_placed = put_in_place_of(Layout(project.ensure_private_folder()), copy.path, entry, aside)
+        else:
+            is_placed = place(entry, copy.path)
+        if not is_placed:
             raise Refused(f"cannot publish '{copy.path}': something came to lie there meanwhile", code="place-taken")
     if not copy.user_managed:
         put_marker(copy.path, is_folder=is_folder)

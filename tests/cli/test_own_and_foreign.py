@@ -401,3 +401,20 @@ def test_a_folder_in_which_other_copies_lie_never_makes_room(
     assert "clean" == ask("status").only["state"]
     _declare(other, uris[1], 'key = "127.0.0.2"')
     assert 0 == ask("-C", other, *words).status
+
+
+@pytest.mark.parametrize("extra", [(), ("--force",)])
+def test_what_has_the_name_of_a_marker_and_is_none_is_kept_beside_a_copy_in_no_store_too(
+    run_dm: RunDm, project: Path, uris: tuple[str, str], extra: tuple[str, ...]
+) -> None:
+    _declare(project, uris[0], 'key = "d.csv"', 'storage_path = "alone/my_$key"')
+    copy = project / "alone" / "my_d.csv"
+    copy.parent.mkdir()
+    if extra:
+        copy.write_bytes(TWO)
+    mine = copy.with_name(f"{copy.name}.complete")
+    mine.write_text("not done yet")
+
+    done = run_dm("fetch", *extra)
+    assert 6 == done.returncode and str(mine) in done.stderr
+    assert ("not done yet", TWO if extra else None) == (mine.read_text(), copy.read_bytes() if copy.exists() else None)

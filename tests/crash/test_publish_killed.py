@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dm.plumbing.fs.publish import remove_tree
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.publication import Publication
 from dm.values import Digest
 from tests.fixtures.commands import kill_when
 from tests.fixtures.homes import CHECKOUT
+from tests.fixtures.machine import MakeTmpfs, needs
+from tests.fixtures.stores import write_content
 
 _FILES = 120
 _ROUNDS = 15
@@ -136,3 +140,103 @@ def test_what_a_killed_run_left_is_used_and_never_changed_by_the_next(tmp_path: 
     [published] = store.publish([Publication(staged, copy)])
     assert isinstance(published.digest, Digest)
     check(root)
+
+
+# Stopped before each change of names -----------------------------------------------------------------------------
+
+_CHANGES = frozenset(("open", "os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "ctypes.dlsym"))
+
+
+def die_at(moment: int, near: str, work: Callable[[], object]) -> bool:
+    """Do some work in a process of its own that is killed right before its so manieth change, counted from the first
+    that names ``near``; False: it was done.
+    """
+    process_id = os.fork()
+    if process_id:
+        _, status = os.waitpid(process_id, 0)
+        assert status in (0, signal.SIGKILL), status
+        return status == signal.SIGKILL
+    done = 0
+
+    def count(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal done
+        if event in _CHANGES and (done or near in repr(arguments)):
+            done += 1
+            if done == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    status = 1
+    try:
+        sys.addaudithook(count)
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def read_all(path: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of the files of a folder, but for markers."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return {each.relative_to(path).as_posix(): each.read_bytes() for each in files if each.name != ".complete"}
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(
+    ("old", "new", "keeps", "far"),
+    [
+        ("file", "file", True, False),
+        ("folder", "folder", True, False),
+        ("folder", "folder", False, False),
+        ("folder", "folder", True, True),
+        ("file", "folder", True, True),
+    ],
+)
+def test_what_gives_way_to_a_new_copy_is_there_until_the_new_one_is(
+    tmp_path: Path, small_tmpfs: MakeTmpfs, old: str, new: str, keeps: bool, far: bool
+) -> None:
+    contents = {
+        "file": {".": b"a file"},
+        "folder": {f"sub/{number}": b"%d" % number for number in range(3)},
+        "bad file": {".": b"bad"},
+        "bad folder": {"sub/0": b"bad", "more": b"more"},
+    }
+    root = tmp_path / "root"
+    place = root / "datasets" / "mount"
+    place.mkdir(parents=True)
+    if far:
+        subprocess.run([needs("mount"), "--bind", small_tmpfs(4 << 20), place], check=True, timeout=60)
+    copy = place / "copy"
+
+    def put(name: str) -> Path:
+        staged = DiskStore(root).partial_folder("test") / "staged"
+        remove_tree(staged)
+        write_content(staged, contents[name].get(".") or contents[name])
+        return staged
+
+    def publish(name: str) -> None:
+        [done] = DiskStore(root, options=StoreOptions(durable=False)).publish_each(
+            [Publication(put(name), copy, aside="it had to go" if keeps else None, replace=not keeps)]
+        )
+        assert not isinstance(done, Exception), done
+
+    try:
+        publish(new)  # once its objects are there, every run makes the same changes
+        moments = 0
+        killed = True
+        while killed:
+            publish(f"bad {old}")
+            moments += 1
+            killed = die_at(moments, "mount/copy", lambda: publish(new))
+            found = read_all(copy)
+            assert found in (contents[new], contents[f"bad {old}"]), (moments, found)
+            kept = [read_all(each) for each in (root / ".dm" / "quarantine").glob("*/copy")]
+            assert not keeps or contents[f"bad {old}"] in [found, *kept], moments
+            store = DiskStore(root)
+            ref = store.read_ref(copy)
+            assert store.state_of(copy) != "complete" or (ref and ref.digest == measure_copy(copy).digest), moments
+        assert moments > 4
+        assert (contents[new], "complete") == (read_all(copy), DiskStore(root).state_of(copy))
+        assert [] == list(place.rglob(".dm-*"))
+    finally:
+        if far:
+            subprocess.run(["umount", "--lazy", place], check=True, timeout=60)

@@ -10,13 +10,14 @@ import os
 from pathlib import Path
 
 from dm.errors import Refused
+from dm.plumbing.fs.exchange import exchange
 from dm.plumbing.fs.link import LinkMode, link_file
 from dm.plumbing.fs.machine import display_path, machine_errors
 from dm.plumbing.fs.publish import flush_file_systems, place, remove_tree, replace
 from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.copying import copy_privately
 from dm.plumbing.store.layout import Layout
-from dm.plumbing.store.quarantine import set_aside
+from dm.plumbing.store.quarantine import put_in_place_of, set_aside
 from dm.plumbing.store.workspace import Workspace
 
 
@@ -54,6 +55,8 @@ class Placer:
                 raise _appeared(copy)
         elif not is_folder and (copy.is_symlink() or not copy.is_dir()):
             replace(staged, copy)
+        elif _exchange(staged, copy):
+            remove_tree(staged)  # what lay there
         else:
             # A folder cannot be renamed over one that holds something: the old one goes first, after its marker.
             aside = Path(self._work.new_path()) if is_near else _clear_beside(copy, b"old")
@@ -69,6 +72,20 @@ class Placer:
                 raise _appeared(copy, hint=f"look at it; what lay there before is kept at '{display_path(kept)}'")
             remove_tree(aside)
         return not is_near
+
+    def put_in_place_of(self, staged: Path, copy: Path, *, note: str) -> tuple[Path, bool]:
+        """Move a staged file or folder to its place, and what lies there to the quarantine, as `quarantine` has it.
+
+        Returns where that is kept, and as `put` whether bytes were written once more. Raises `Refused` when something
+        appeared there.
+        """
+        is_near = self.reaches(copy)
+        kept, is_placed = put_in_place_of(
+            self._layout, copy, staged if is_near else self._bring_beside(staged, copy), note
+        )
+        if not is_placed:
+            raise _appeared(copy, hint=f"look at it; what lay there before is kept at '{display_path(kept)}'")
+        return kept, not is_near
 
     def link(self, source: str, copy: str) -> LinkMode:
         """Make a copy, where nothing lies, a hard link of a file; where none can be made now it is copied.
@@ -105,6 +122,11 @@ def is_on_store_device(layout: Layout, folder: Path) -> bool:
         while not folder.is_dir() and folder != layout.root:
             folder = folder.parent
         return os.stat(folder).st_dev == os.stat(layout.meta).st_dev
+
+
+def _exchange(staged: Path, copy: Path) -> bool:
+    with machine_errors("put in place", copy):
+        return exchange(staged, copy)
 
 
 def _clear_beside(copy: Path, purpose: bytes) -> Path:

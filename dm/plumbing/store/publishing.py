@@ -31,7 +31,6 @@ from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.objects import encode_tree
 from dm.plumbing.store.placing import Placer
 from dm.plumbing.store.publication import Publication, Published
-from dm.plumbing.store.quarantine import set_aside
 from dm.plumbing.store.ref_files import RefFiles, stage_ref
 from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.staged import Staged, StagedReader
@@ -260,9 +259,8 @@ class Publisher:
         for private, path in item.aliases:
             replace(private, path)
         if item.occupied and item.publication.aside is not None:
-            # Everything else is in place by now: a kill, or a disk that is full, leaves what lay there where it is.
-            item.kept = set_aside(self._layout, item.publication.copy, item.publication.aside)
-            item.occupied = False
+            self._take_place(item, item.publication.aside)
+            return
         # Away before the ref speaks of other bytes: a marked copy is what its ref says at every moment.
         if item.marked:
             remove_marker(copy, is_folder=False)
@@ -273,6 +271,18 @@ class Publisher:
             item.mode = self._placer.link(item.content.path, copy)
         else:
             self._put_copy(item)
+        put_marker(copy, is_folder=item.content.is_folder)
+
+    def _take_place(self, item: _Item, note: str) -> None:
+        """The copy appears where something lay, which is kept. Everything else is in place by now: a kill, or a disk
+        that is full, leaves what lay there where it is, or the new, whole and without a marker.
+        """
+        copy = item.publication.copy
+        if item.marked and copy.is_dir() and not copy.is_symlink():
+            remove_marker(copy, is_folder=False)  # nobody's: it would be the new file's
+        item.kept, rewritten = self._placer.put_in_place_of(Path(item.content.path), copy, note=note)
+        self._note_rewritten(item, rewritten)
+        self._put_ref(item)
         put_marker(copy, is_folder=item.content.is_folder)
 
     def _becomes_object(self, item: _Item) -> bool:
@@ -344,6 +354,9 @@ class Publisher:
         rewritten = self._placer.put(
             Path(content.path), copy, is_folder=content.is_folder, replaces=item.occupied
         )
+        self._note_rewritten(item, rewritten)
+
+    def _note_rewritten(self, item: _Item, rewritten: bool) -> None:
         if rewritten and item.mode is not None:
             item.mode = "copy"
 

@@ -34,15 +34,23 @@ def set_aside(layout: Layout, path: Path, note: str) -> Path:
 
 
 def put_in_place_of(layout: Layout, path: Path, staged: Path, note: str) -> tuple[Path, bool]:
-    """As `set_aside`, and ``staged`` takes the place of what lies there: at one moment where the file system can do
-    that, else right after. Returns where the old is kept, and False where something appeared at the place in between:
-    then ``staged`` is where it was.
+    """As `set_aside`, and ``staged``, on the file system of ``path``, takes the place of what lies there: at one moment
+    where the file system can do that, else right after. Returns where the old is kept, and False where something
+    appeared at the place in between: then ``staged`` is where it was.
     """
     with machine_errors("set aside", path):
         target = _prepare(layout, path, note)
-        if _exchange(path, staged, target):
+        if os.lstat(staged).st_dev == os.lstat(target.parent).st_dev:
+            if _exchange(path, staged, target):
+                return target, True
+            _move(path, target)
+            return target, place(staged, path)
+        # The copy's place is a mount of its own: the old is kept first, as a copy, and goes when the new is there.
+        _copy(path, target)
+        if exchange(staged, path):
+            remove_tree(staged)
             return target, True
-        _move(path, target)
+        remove_tree(path)
         return target, place(staged, path)
 
 
@@ -65,8 +73,6 @@ def _exchange(path: Path, staged: Path, target: Path) -> bool:
     """The new goes to ``target`` and changes places with the old from there: wherever a kill comes, the old bytes are
     at ``path`` or kept, and ``path`` is never empty. False where that cannot be done; then nothing was.
     """
-    if os.lstat(staged).st_dev != os.lstat(target.parent).st_dev:
-        return False
     os.rename(staged, target)
     exchanged = False
     try:
@@ -119,8 +125,12 @@ def _move(path: Path, target: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
     # The copy's place is a mount of its own: copied, then removed.
+    _copy(path, target)
+    remove_tree(path)
+
+
+def _copy(path: Path, target: Path) -> None:
     if stat.S_ISLNK(os.lstat(path).st_mode):
         os.symlink(os.readlink(path), target)
     else:
         copy_privately(os.fspath(path), os.fspath(target))
-    remove_tree(path)
