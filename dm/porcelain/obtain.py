@@ -54,8 +54,7 @@ def obtain_from_objects(project: Project, dataset: Dataset, copy: Copy, staging:
     contract = _find_object_contract(dataset)
     if contract is None:
         return None
-    for root in project.list_store_roots():
-        store = project.open_store(root)
+    for store in project.list_readable_stores():
         if store is copy.store:
             continue
         try:

@@ -7,7 +7,7 @@ it read then: the manifest, the storage ladder, the environment. Only the state 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -64,6 +64,7 @@ class Project:
         self._fetchers: Fetchers | None = None
         self._stores: dict[Path, DiskStore] = {}
         self._folders: dict[str, bool] = {}
+        self._passed_over: set[Path] = set()
         self._trust_given = trust
         self._trust: Trust | None = None
 
@@ -231,6 +232,21 @@ class Project:
         """The store roots that this session knows: the ladder's, then those that datasets led to."""
         return list(dict.fromkeys([*self.places.store_roots(), *self._stores]))
 
+    def list_readable_stores(self) -> Iterator[DiskStore]:
+        """The stores at `list_store_roots`, for a look at what else holds some bytes. One that cannot be read, of a
+        newer format for instance, is told once and passed over.
+        """
+        for root in self.list_store_roots():
+            store = self.open_store(root)
+            try:
+                store.exists()
+            except DmError as error:
+                if root not in self._passed_over:
+                    self._passed_over.add(root)
+                    self.progress.warn(f"passing over '{root}': {error.message}")
+                continue
+            yield store
+
     def copy_at(self, location: Location) -> Copy:
         """The working copy that lies, or will lie, at a location."""
         store = None if location.store_root is None else self.open_store(location.store_root)
@@ -319,17 +335,17 @@ class Project:
 
     def find_blob_id(self, checksum: Digest) -> Digest | None:
         """The id of the blob that has this checksum, where a known store measured and holds it; else None."""
-        for root in self.list_store_roots():
-            known = self.open_store(root).find_by_digest(checksum)
+        for store in self.list_readable_stores():
+            known = store.find_by_digest(checksum)
             if known is not None:
                 return known
         return None
 
     def find_reader(self, tree: Digest, *, first: DiskStore | None = None) -> DiskStore | None:
         """A store that holds a tree's object; ``first`` is asked first. None when none does."""
-        stores = [] if first is None else [first]
-        stores += [self.open_store(root) for root in self.list_store_roots()]
-        return next((store for store in stores if store.has(tree)), None)
+        if first is not None and first.has(tree):
+            return first
+        return next((store for store in self.list_readable_stores() if store.has(tree)), None)
 
     # Records
 

@@ -12,7 +12,7 @@ import pytest
 
 from dm.plumbing.store.disk import DiskStore
 from dm.plumbing.store.refs import Ref
-from tests.fixtures.commands import Ask, StartDm, default_copy, snapshot, wait_for, write_manifest
+from tests.fixtures.commands import Ask, StartDm, default_copy, snapshot, store_root, wait_for, write_manifest
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
 
@@ -418,3 +418,31 @@ def test_what_has_the_name_of_a_marker_and_is_none_is_kept_beside_a_copy_in_no_s
     done = run_dm("fetch", *extra)
     assert 6 == done.returncode and str(mine) in done.stderr
     assert ("not done yet", TWO if extra else None) == (mine.read_text(), copy.read_bytes() if copy.exists() else None)
+
+
+
+
+
+def test_a_store_of_a_later_format_does_not_stop_what_lies_in_others(
+    ask: Ask, project: Path, home: Home, uris: tuple[str, str]
+) -> None:
+    write_manifest(project, f'[a]\nuri = "{uris[0]}"\nkey = "a"\n[b]\nuri = "{uris[1]}"\nkey = "b"\nstore = "$cache"\n')
+    assert 0 == ask("fetch").status
+    theirs, ours = store_root(home), home.cache / "datamanifest"
+    (theirs / ".dm" / "format").write_text("dm store 2\n")
+
+    answer = ask("verify", "--all")
+    told = {each["name"]: (each["status"], each.get("code")) for each in answer.outcomes}
+    refused, fine = ("failed", "store-format"), ("ok", None)
+    expected = {"a": refused, "b": fine, str(theirs): refused, str(ours): fine, "datasets/b": fine}
+    assert (7, expected) == (answer.status, told)
+    assert str(theirs) in answer.stderr
+
+    (ours / "datasets" / "b").unlink()
+    assert 0 == ask("verify", "--repair", "b").status
+    assert TWO == (ours / "datasets" / "b").read_bytes()
+    with (project / "datamanifest.toml").open("a") as manifest:
+        manifest.write(f'[c]\nuri = "{uris[0]}"\nkey = "c"\nstore = "$cache"\nchecksum = "{_checksum(ONE)}"\n')
+    assert 0 == ask("fetch", "c").status
+    findings = {each["topic"]: each["verdict"] for each in ask("doctor").document["findings"]}
+    assert ("problem", "ok") == (findings[f"store {theirs}"], findings[f"store {ours}"])

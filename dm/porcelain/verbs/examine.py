@@ -96,7 +96,12 @@ def _examine_store(environment: Environment, places: Places, store: DiskStore) -
     if not store.root.is_dir():
         yield Finding(topic, "ok", "not there yet")
         return
-    if not store.exists():
+    try:
+        is_there = store.exists()
+    except DmError as error:
+        yield Finding(topic, "problem", error.message, error.hint)
+        return
+    if not is_there:
         yield Finding(topic, "ok", "a folder without objects so far")
         return
     try:

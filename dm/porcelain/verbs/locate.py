@@ -105,5 +105,5 @@ def _count_own_bytes(project: Project, copy: Copy) -> int:
     from dm.plumbing.store.occupancy import count_own_bytes
 
     ref = copy.read_ref()
-    stores = [project.open_store(root) for root in project.list_store_roots()]
+    stores = list(project.list_readable_stores())
     return count_own_bytes(copy.path, None if ref is None else ref.digest, stores=stores)

@@ -71,8 +71,8 @@ def verify_all(
     """Verify what is wanted; outcomes as `verify`, `verify_copies` and `verify_store` give them.
 
     A project of `Project.open_anywhere` that has no manifest declares nothing: then only paths and stores are looked
-    at. Every part gets its share of ``max_time_s``. Of a store that the project chose and the user did not allow there
-    is a failed outcome. Raises as `Wanted.check` and `VerifyOptions.check`.
+    at. Every part gets its share of ``max_time_s``. Of a store that the project chose and the user did not allow, and
+    of one that cannot be looked through, there is a failed outcome. Raises as `Wanted.check` and `VerifyOptions.check`.
     """
     wanted.check()
     options.check()
@@ -95,8 +95,13 @@ def verify_all(
 
 
 def _verify_store(project: Project, store: DiskStore, options: VerifyOptions, report: Report) -> list[Outcome]:
-    mender = _make_mender(project, store.root) if options.repair else None
-    return verify_store(store, options, mender=mender, progress=project.progress, report=report)
+    try:
+        mender = _make_mender(project, store.root) if options.repair else None
+        return verify_store(store, options, mender=mender, progress=project.progress, report=report)
+    except DmError as error:  # no reason to pass over the other stores
+        outcome = fail(os.fspath(store.root), error)
+        report(outcome)
+        return [outcome]
 
 
 def _verify_path(project: Project, path: Path, options: VerifyOptions, report: Report) -> list[Outcome]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,9 +36,19 @@ def make_mender(
     """
     own = dict.fromkeys([*roots, *used.own])
     pools = [root for root in dict.fromkeys([*used.foreign, *find_pool_roots(places)]) if root not in own]
+
+    def open_readable(roots: Iterable[Path]) -> Iterator[DiskStore]:
+        for store in map(open_store, roots):
+            try:
+                store.exists()
+            except DmError as error:
+                progress.warn(f"passing over '{store.root}': {error.message}")
+                continue
+            yield store
+
     return Mender(
-        [open_store(root) for root in own],
-        pools=[open_store(root) for root in pools],
+        list(open_readable(own)),
+        pools=list(open_readable(pools)),
         find_others=lambda name: find_copies_like(places, name),
         progress=progress,
     )
