@@ -242,6 +242,23 @@ def test_a_whole_copy_that_lacks_its_marker_is_marked_when_it_is_named(
     assert (folder / ".complete").is_file()
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_datasets_copy_that_is_right_gets_the_marker_that_it_lacks(
+    home: Home, project: Path, http_server: HttpServer, run_dm: RunDm, ask: Ask, named: bool
+) -> None:
+    """A kill in a repair, right after the new took the place of the bad, leaves it so."""
+    fetched(project, http_server, run_dm, "a", "b")
+    marker = copy_of(home, "a").with_name("a.bin.complete")
+    marker.unlink()
+    assert "partial" == ask("status", "a").only["state"]
+    assert 0 == ask("verify", "--repair", "--dry-run").status
+    assert not marker.exists()
+    answer = ask("verify", "--repair", *(["a"] if named else []))
+    assert (0, ["mended"]) == (answer.status, [each["code"] for each in answer.outcomes if "code" in each])
+    assert {"clean"} == {each["state"] for each in ask("status").outcomes}
+    assert (b"", b"a" * 100) == (marker.read_bytes(), copy_of(home, "a").read_bytes())
+
+
 def test_a_bad_object_is_replaced_in_other_copies_too_when_one_dataset_is_mended(
     home: Home, tmp_path: Path, project: Path, run_dm: RunDm, ask: Ask
 ) -> None:

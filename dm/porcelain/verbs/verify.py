@@ -21,7 +21,7 @@ from dm.porcelain.verifying.copies import find_copies, verify_copies
 from dm.porcelain.verifying.datasets import prepare_look
 from dm.porcelain.verifying.options import Report, SharedTime, VerifyOptions, ignore, look_at
 from dm.porcelain.verifying.reach import make_mender
-from dm.porcelain.verifying.repair import repair_dataset, restore_dataset
+from dm.porcelain.verifying.repair import mark_dataset, repair_dataset, restore_dataset
 from dm.porcelain.verifying.stores import verify_store
 from dm.values import Outcome, fail
 
@@ -198,6 +198,8 @@ def _repair(
             outcomes[index] = restore_dataset(project, mender, dataset, outcome, named=named, dry_run=dry_run)
         elif dataset is not None and outcome.exit_status == 4:
             outcomes[index] = repair_dataset(project, mender, dataset, outcome, named=named, dry_run=dry_run)
+        elif dataset is not None and outcome.status == "ok" and not dry_run:
+            outcomes[index] = mark_dataset(project, dataset, outcome, named=named)
         elif outcome.exit_status == 4:
             spot = chosen.spots[index - len(chosen.datasets)]
             outcomes[index] = repair_artifact(project, mender, spot, outcome, dry_run=dry_run)

@@ -19,7 +19,7 @@ from dm.porcelain.integrity import find_contract, judge, name_ways_out_of_edit
 from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.mending import Mended, Mender
 from dm.porcelain.planning import plan_copy
-from dm.porcelain.publish import publish
+from dm.porcelain.publish import adopt, publish
 from dm.porcelain.staging import Staged, find_staging
 from dm.porcelain.verifying.reach import find_copies_of
 from dm.values import Difference, Digest, Outcome, fail, quote_word
@@ -99,6 +99,25 @@ def restore_dataset(
     except DmError as error:
         return fail(outcome.name, error)
     return again._replace(message=_RESTORED) if restored and again.code == "mended" else again
+
+
+def mark_dataset(project: Project, dataset: Dataset, outcome: Outcome, *, named: bool) -> Outcome:
+    """Mark a copy that was found right and is not marked as complete, as a killed repair leaves it."""
+    chosen = choose_copy(project, dataset, weigh_bytes=False)
+    if chosen is None or chosen.candidate.copy.user_managed or chosen.candidate.copy.is_marked():
+        return outcome
+    copy = chosen.candidate.copy
+    if _find_reason_to_leave(project, dataset, chosen.candidate, named=named) is not None:
+        return outcome
+    try:
+        with project.lock_copy(copy):
+            standing = judge(project, dataset, copy, quick=True)
+            if standing.measured.digest != outcome.digest:
+                return outcome
+            adopt(copy, dataset, standing.measured)
+    except DmError as error:
+        return fail(dataset.name, error)
+    return outcome._replace(code="mended", message="its bytes are right; it was not marked as complete, and is now")
 
 
 def _find_reason_to_leave(project: Project, dataset: Dataset, candidate: Candidate, *, named: bool) -> str | None:
