@@ -357,6 +357,20 @@ def test_a_folder_that_may_not_be_looked_into_does_not_end_the_look_at_a_store(
     assert str(twin) in done.stdout
 
 
+def test_a_folder_that_lies_too_deep_does_not_end_the_look_at_a_store(
+    ask: Ask, home: Home, project: Path, http_server: HttpServer
+) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a" * 9000)}"\n')
+    assert 0 == ask("fetch").status
+    script = "import os, sys; os.chdir(sys.argv[1]); [(os.mkdir('d' * 200), os.chdir('d' * 200)) for _ in range(30)]"
+    subprocess.run([sys.executable, "-c", script, str(store_root(home) / "datasets")], check=True, timeout=60)
+    answer = ask("verify", "--all")
+    told = [each.get("code") for each in answer.outcomes]
+    assert (0, [None, "folder-closed", None, None]) == (answer.status, told)
+    assert 0 == ask("dedup").status
+    assert "problem" not in {each["verdict"] for each in ask("doctor").document["findings"]}
+
+
 def test_prune_leaves_a_store_where_a_tree_may_not_be_read(
     ask: Ask, home: Home, project: Path, http_server: HttpServer
 ) -> None:

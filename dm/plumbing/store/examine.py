@@ -33,7 +33,7 @@ from dm.values import Digest
 #: not there. object-unreadable: one that may not be read. object-stray: a file among the objects that is none.
 #: ref-malformed: a ref that cannot be read. copy-missing: a ref whose copy is not there. ref-missing: a marked copy
 #: without a ref. marker-missing: a copy with a ref and without its marker. marker-stray: a marker without a copy.
-#: leftover: what a process that is gone left behind. folder-closed: a folder that this user may not look into.
+#: leftover: what a process that is gone left behind. folder-closed: a folder that may, or can, not be looked into.
 FindingKind = Literal[
     "object-damaged",
     "object-missing",
@@ -50,6 +50,8 @@ FindingKind = Literal[
 #: Kinds that mean that bytes are lost or wrong; the others are untidy.
 DAMAGE = frozenset({"object-damaged", "object-missing"})
 
+#: Faults that concern one folder alone, in words.
+_CLOSED = {"permission": "you may not look into it", "name-too-long": "it lies too deep to be looked into"}
 #: Folders that hold no copies.
 _LEFT_OUT = frozenset((".dm", ".git", ".hg", ".datamanifest"))
 
@@ -117,7 +119,7 @@ class Examiner:
 
     def find_place_faults(self) -> Iterator[Finding]:
         """Each marked copy without a ref, marker without a copy and leftover, below the root, and each folder that may
-        not be looked into (another user's own, ``lost+found``), whose like does not end the look.
+        or can not be looked into (another user's own, ``lost+found``, too deep), whose like does not end the look.
 
         Stores further in and what belongs to version control are not entered. Nothing is read but names and stat data.
         A root without ``.dm`` may hold copies of other tools all the same.
@@ -132,9 +134,10 @@ class Examiner:
                 with machine_errors("look into", folder):
                     found, further = self._look_into(folder, known)
             except MachineFailed as error:
-                if error.code != "permission" or folder == self._layout.root:
+                reason = _CLOSED.get(error.code)
+                if reason is None or folder == self._layout.root:
                     raise
-                yield Finding("folder-closed", folder, "you may not look into it, and what it holds is not known")
+                yield Finding("folder-closed", folder, f"{reason}, and what it holds is not known")
                 continue
             yield from found
             waiting += further
