@@ -180,8 +180,11 @@ def is_unproven(weighed: Weighed) -> bool:
 
 
 def is_read_only(candidate: Candidate) -> bool:
-    """Whether a candidate lies in a pool or another tool's folder: used where it is, nothing is written there."""
-    return candidate.copy.store is None and candidate.how in ("pool", "state")
+    """Whether a candidate lies in a pool, another tool's folder or a store that this user may only read: used where it
+    is, nothing is written there.
+    """
+    store = candidate.copy.store
+    return candidate.how in ("pool", "state") if store is None else not store.may_write()
 
 
 def _decide(dataset: Dataset, candidate: Candidate, standing: Standing, *, marked: bool) -> Verdict:

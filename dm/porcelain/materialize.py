@@ -14,6 +14,7 @@ A kill at any point leaves whole copies or none; what was published but not reco
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from dm.porcelain.present import Presence
 from dm.porcelain.publish import FETCHED_AGAIN, publish
 from dm.porcelain.recording import Recorder
 from dm.porcelain.requirements import Released, Requirements, make_untried
-from dm.values import Digest, Outcome, fail
+from dm.values import Digest, Outcome, fail, quote_word
 
 if TYPE_CHECKING:
     from dm.plumbing.records.dataset import Dataset
@@ -280,7 +281,7 @@ class _Run:
         except DmError as error:
             if self.options.fail_fast:
                 self.stopping.set()  # here, not when it is settled: this worker takes the next dataset at once
-            return _Settled(work.position, fail(work.dataset.name, error))
+            return _Settled(work.position, fail(work.dataset.name, _name_way_to_read(self.project, work, error)))
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
             return error
 
@@ -397,6 +398,17 @@ class _Run:
         while self._fallout:
             self._settle(*self._fallout.popleft())
         self._is_following = False
+
+
+def _name_way_to_read(project: Project, work: _Work, error: DmError) -> DmError:
+    """A fault of the machine in a store that may only be read: the hint says how to go on using it."""
+    store = work.copy.store
+    if store is None or store.may_write() or error.code not in ("permission", "read-only"):
+        return error
+    path = os.fspath(project.locate(work.dataset).path)
+    pool = quote_word(path.removesuffix(f"/{work.dataset.landing.text}"))
+    hint = f"you may only read this store: choose one of yours, and dm config set datasets_pools {pool} still reads it"
+    return MachineFailed(error.message, hint=hint, code=error.code)
 
 
 def _tell_plan(work: _Work) -> Outcome:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -160,6 +162,71 @@ def test_a_read_only_store_can_be_used_and_not_written(
     assert 8 == done.returncode and "read-only" in done.stderr
     assert default_copy(home, "127.0.0.1/a.bin").exists()
     assert before == (project / "datamanifest.toml").read_bytes(), "what cannot be deleted stays declared"
+
+
+@pytest.mark.parametrize("left_out", ["nothing", "ref", "marker and ref", ".dm"])
+def test_a_store_that_may_only_be_read_serves_as_a_pool(
+    run_dm: RunDm, ask: Ask, project: Path, home: Home, http_server: HttpServer, make_read_only: object, left_out: str
+) -> None:
+    uri = http_server.put("/a.bin", b"a")
+    write_manifest(project, f'[a]\nuri = "{uri}"\n')
+    assert 0 == ask("fetch").status
+    copy, meta = default_copy(home, "127.0.0.1/a.bin"), store_root(home) / ".dm"
+    (project / ".datamanifest-state.toml").unlink()
+    if "ref" in left_out:
+        (meta / "refs" / "datasets" / "127.0.0.1" / "a.bin").unlink()
+    if "marker" in left_out:
+        copy.with_name(f"{copy.name}.complete").unlink()
+    if left_out == ".dm":
+        shutil.rmtree(meta)
+    make_read_only(store_root(home))  # type: ignore[operator]
+    assert ["untracked"] == [each["state"] for each in ask("status").outcomes]
+    assert (0, "unchanged") == (lambda answer: (answer.status, answer.only["status"]))(ask("fetch"))
+    assert f"{copy}\n" == run_dm("path", "a").stdout
+    for command in ("verify", "refresh", "pin", "unlock --dry-run", "verify --repair"):
+        words = command.split(" ")
+        assert 0 == ask(words[0], "a", *words[1:]).status, command
+    assert "clean" == ask("status").only["state"]
+    assert 1 == http_server.count("/a.bin")
+
+
+def test_where_a_store_may_only_be_read_the_way_to_go_on_using_it_is_named(
+    run_dm: RunDm, ask: Ask, project: Path, home: Home, http_server: HttpServer, make_read_only: object, tmp_path: Path
+) -> None:
+    write_manifest(project, f'[a]\nuri = "{http_server.put("/a.bin", b"a")}"\n')
+    assert 0 == ask("fetch").status
+    make_read_only(store_root(home))  # type: ignore[operator]
+    uri = http_server.put("/b.bin", b"b")
+    done = run_dm("add", uri, "--name", "b")
+    assert 8 == done.returncode
+    words = shlex.split(done.stderr.split("and dm ")[1].split(" still reads it")[0])
+    assert ["config", "set", "datasets_pools", str(store_root(home) / "datasets")] == words
+    assert 0 == run_dm(*words).returncode
+    assert 0 == run_dm("config", "set", "--global", "data", tmp_path / "mine").returncode
+    assert 0 == ask("add", uri, "--name", "b").status
+    answer = ask("fetch")
+    assert (0, {"unchanged"}) == (answer.status, {each["status"] for each in answer.outcomes})
+    assert (1, 1) == (http_server.count("/a.bin"), http_server.count("/b.bin"))
+
+
+def test_a_store_that_may_only_be_read_does_not_keep_dedup_from_the_others(
+    ask: Ask, project: Path, home: Home, make_read_only: object
+) -> None:
+    write_manifest(project, "")
+    for root in (store_root(home), home.cache / "datamanifest"):
+        store = DiskStore(root)
+        for name in ("one", "two"):
+            path = store.root / "datasets" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"same" * 4000)
+            path.with_name(f"{name}.complete").touch()
+        store.prepare()
+    make_read_only(store_root(home))  # type: ignore[operator]
+    answer = ask("dedup")
+    assert 8 == answer.status
+    assert [str(store_root(home))] == [each["name"] for each in answer.outcomes if each["status"] == "failed"]
+    [one, two] = (os.stat(home.cache / "datamanifest" / "datasets" / name) for name in ("one", "two"))
+    assert one.st_ino == two.st_ino
 
 
 def test_a_read_only_project_can_be_looked_at(

@@ -83,6 +83,7 @@ class DiskStore:
         self._layout = Layout(root)
         self._refs = RefFiles(self._layout)
         self._told = False
+        self._writable: bool | None = None
 
     def prepare(self) -> None:
         """Make ``.dm`` unless it is there; every write does so by itself."""
@@ -91,6 +92,13 @@ class DiskStore:
     def exists(self) -> bool:
         """Whether there is a store here that can be read."""
         return self._layout.is_there()
+
+    def may_write(self) -> bool:
+        """Whether this user may write here; a store that may only be read serves as a pool. Looked at once."""
+        if self._writable is None:
+            folder = next((each for each in (self.meta / "partial", self.meta, self.root) if each.is_dir()), None)
+            self._writable = folder is None or os.access(folder, os.W_OK | os.X_OK)
+        return self._writable
 
     # Objects
 

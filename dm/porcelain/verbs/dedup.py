@@ -55,6 +55,8 @@ def dedup(
     twins: list[Twin] = []
     for store in stores:
         try:
+            if store.exists():
+                store.ground()  # one that may not be written to fails alone
             twins += list_files(store, _list_copies(store))
         except DmError as error:
             settle(fail(os.fspath(store.root), error))

@@ -88,7 +88,7 @@ def _plan(
         return None, f"removed from the manifest; '{path}' is the user's own and stays"
     if candidate.how == "pool":
         return None, f"removed from the manifest; '{path}' lies in a pool and stays"
-    if is_read_only(candidate):
+    if candidate.copy.store is None and is_read_only(candidate):
         return None, f"removed from the manifest; '{path}' lies in no store of dm's and stays"
     distrust = project.find_distrust(dataset, candidate.copy)
     if distrust is not None:
