@@ -164,6 +164,21 @@ def test_it_is_locked_where_it_is_when_the_shared_copy_is_gone(place: Place, ask
     assert "unchanged" == ask("lock", "a").only["status"]
 
 
+def test_what_a_kill_left_without_a_marker_is_completed_by_the_same_call(
+    place: Place, ask: Ask, run_dm: RunDm
+) -> None:
+    place.unlock()
+    place.own.with_name("a.bin.complete").unlink()  # as a kill right before it leaves the copy
+    state = place.project / ".datamanifest-state.toml"
+    state.write_text(state.read_text().replace(str(place.own), str(place.shared)))
+    assert (0, "unchanged") == (lambda answer: (answer.status, answer.only["status"]))(ask("unlock", "a"))
+    assert f"{place.own}\n" == run_dm("path", "a").stdout
+    assert "relocated" == ask("status").only["state"]
+    place.own.write_bytes(EDIT)
+    assert 4 == ask("verify", "a").status
+    assert (EDIT, BODY) == (place.own.read_bytes(), place.shared.read_bytes())
+
+
 def test_said_twice_it_is_unchanged(place: Place, ask: Ask) -> None:
     place.unlock()
     inode = place.own.stat().st_ino

@@ -176,6 +176,11 @@ def _finish(
         with project.lock_copy(copy):
             unlock_in_place(project, copy, None)
         outcome = outcome._replace(status="ok", message="unlocked: a private copy that you may edit")
+    if not copy.is_marked():
+        with project.lock_copy(copy):
+            weighed = weigh(project, dataset, known)
+            if weighed.verdict == "adopt" and weighed.standing is not None:
+                adopt(copy, dataset, weighed.standing.measured)
     if not known.recorded:
         _record(project, dataset, copy, records)
     return outcome
