@@ -16,11 +16,12 @@ from dm.porcelain.mending import Mender
 from dm.porcelain.verbs.verify import VerifyOptions, verify_store
 from dm.values import Digest, Outcome
 from tests.cli.test_verify import copy_of, fetched, overwrite, store_folder
-from tests.fixtures.archives import read_tree
+from tests.fixtures.archives import make_archive, read_tree
 from tests.fixtures.commands import (
     NO_RETRIES,
     Ask,
     StartDm,
+    default_copy,
     snapshot,
     store_root,
     wait_for,
@@ -66,6 +67,24 @@ def test_a_file_whose_object_is_bad_too_is_mended_from_its_source(
     assert (0, "mended from its source") == (answer.status, answer.only["message"])
     assert b"a" * 100 == copy_of(home, "a").read_bytes()
     assert 0 == ask("verify", "--all").status
+
+
+def test_a_file_in_place_of_a_folder_is_damage_and_mended(
+    home: Home, project: Path, http_server: HttpServer, ask: Ask
+) -> None:
+    uri = http_server.put("/set.zip", make_archive("zip", [("x.bin", b"x"), ("sub/y.bin", b"y")]))
+    write_manifest(project, f'[set]\nuri = "{uri}"\nextract = true\n')
+    assert 0 == ask("fetch").status
+    copy = default_copy(home, "127.0.0.1/set")
+    before = read_tree(copy)
+    shutil.rmtree(copy)
+    copy.write_bytes(b"no folder")
+    answer = ask("verify", "set")
+    assert (4, "content-mismatch") == (answer.status, answer.only["code"])
+    assert (0, "mended") == (lambda answer: (answer.status, answer.only["code"]))(ask("verify", "--repair", "set"))
+    assert before == read_tree(copy)
+    assert b"no folder" in quarantine(home)
+    assert "clean" == ask("status").only["state"]
 
 
 def test_what_cannot_be_mended_is_told_and_exit_4(
