@@ -6,7 +6,6 @@ one-line descriptions.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -193,8 +192,6 @@ def run(arguments: Sequence[str], program: click.Command = app, *, name: str = "
 
     ``program`` is `dm` itself, or another one with a `start_session` of its own; ``name`` is what it calls itself.
     """
-    # A command is short and makes few cycles: the collector's rounds over long lists of entries would be in vain.
-    gc.set_threshold(100_000, 20, 20)
     slot = _Slot()
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else it is to go on without its terminal (nohup)

@@ -6,6 +6,7 @@ copy; everything else goes to stderr, and the exit status is one of docs/cli.md.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -30,7 +31,10 @@ _FOLDER = "DATAMANIFEST_PEER_FOLDER"
 def main() -> int:
     """Run ``datamanifest-dm`` on `sys.argv` and return the exit status."""
     replace_closed_streams()
-    return run(sys.argv[1:], PEER, name=PROGRAM)
+    gc.set_threshold(100_000, 20, 20)  # as dm.__main__ does, and says why
+    status = run(sys.argv[1:], PEER, name=PROGRAM)
+    gc.freeze()
+    return status
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
