@@ -56,6 +56,22 @@ lines = st.sampled_from(
         "x = 1_0",
         "x = -1",
         "x = true",
+        "x = false",
+        "x = True",
+        "x = []",
+        'x = ["1"]',
+        'x = ["1", "2, 3"]',
+        'x = ["1", "2",]',
+        'x = ["1" , "2"]',
+        'x = ["1", 2]',
+        'x = ["1", ["2"]]',
+        'x = ["1"',
+        'x = ["\\n"]',
+        'x = ["a"b"]',
+        'x = ["]',
+        "x = [ ]",
+        "[x]",
+        "[x.y]",
         'x = "a\\n"',
         'x = "a" # c',
         "x = 'a'",
@@ -70,6 +86,9 @@ lines = st.sampled_from(
         '= "1"',
         'x="1"',
         "# comment",
+        '# "comment" = [',
+        "#\x01",
+        " # comment",
         " x = 1",
         "x = ١",
         'é = "1"',
@@ -97,4 +116,12 @@ def test_a_value_that_is_not_plain_is_left_to_the_library(document: Mapping[str,
 
 def test_the_form_that_state_files_have_needs_no_library() -> None:
     text = '[_META]\nschema = 5\n\n[datasets."example.com/a b.nc"]\nsha256 = "ab"\nstorage_path = "/d/é"\n\n[x.y]\n'
+    assert read_plain(text) == tomllib.loads(text) != None  # noqa: E711
+
+
+def test_the_form_that_manifests_have_needs_no_library() -> None:
+    text = (
+        "# ours\n[_META]\nschema = 1\n\n[sst]\n# the first\nextract = true\nlazy_access = false\n"
+        'aliases = []\nuris = ["https://example.com/a", "https://example.com/b,c"]\n'
+    )
     assert read_plain(text) == tomllib.loads(text) != None  # noqa: E711

@@ -1,4 +1,4 @@
-"""The manifest: what should be. A frozen model, read with tomllib; edits are `dm.plumbing.records.edit`'s.
+"""The manifest: what should be. A frozen model of its TOML; edits are `dm.plumbing.records.edit`'s.
 
 Top-level keys that begin with ``_`` are structural and kept as they are; every other top-level table is a dataset.
 Reading checks every field that `dm` knows; each fault is one `Malformed` with file, line, dataset and field. What `dm`

@@ -1,9 +1,9 @@
-"""Records as plain TOML: tables of strings, in the order and bytes of the canonical form, fast.
+"""Plain TOML: tables of strings, in the order and bytes of the canonical form, fast.
 
-State files are read at every start and grow with the number of datasets. Written by `dm` or a peer they hold one
-header or one ``name = "value"`` a line, which is read and written here twenty times as fast as by a TOML library.
-Whatever is not of that form is left to `dm.plumbing.records.toml`: `read_plain` says so with None. That both read the
-same is held by tests/property/test_plain.py.
+Manifests and state files are read at every start and grow with the number of datasets. Most hold one header, one
+``name = "value"`` or one comment a line, which is read and written here twenty times as fast as by a TOML library.
+Whatever is not of that form is left to the library by `dm.plumbing.records.toml`: `read_plain` says so with None. That
+both read the same is held by tests/property/test_plain.py.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_plain(text: str) -> dict[str, object] | None:
     headers: set[tuple[str, ...]] = set()
     keys: dict[str, str] = {}  # the same few names stand in every table
     for line in text.split("\n"):
-        if not line:
+        if not line or line[0] == "#":
             continue
         if line[0] == "[":
             path = _read_header(line)
@@ -59,8 +59,13 @@ def read_plain(text: str) -> dict[str, object] | None:
             table[key] = value[1:-1]
         elif value.isascii() and value.isdigit() and (value[0] != "0" or value == "0") and len(value) < 19:
             table[key] = int(value)
+        elif value in ("true", "false"):
+            table[key] = value == "true"
         else:
-            return None
+            texts = _read_texts(value)
+            if texts is None:
+                return None
+            table[key] = texts
     return document
 
 
@@ -97,6 +102,16 @@ def _read_key(text: str) -> str | None:
     inner = text[1:-1]
     quoted = len(text) >= 2 and text[0] == text[-1] == '"' and '"' not in inner and "\\" not in inner
     return inner if quoted else None
+
+
+def _read_texts(value: str) -> list[str] | None:
+    """A list of strings on one line, each after ``, ``."""
+    if value[:1] != "[" or value[-1] != "]" or "\\" in value:
+        return None
+    texts = value[1:-1].split(", ") if value != "[]" else []
+    if any(text.count('"') != 2 or text[0] != '"' or text[-1] != '"' for text in texts):
+        return None
+    return [text[1:-1] for text in texts]
 
 
 def _open_table(document: dict[str, object], path: tuple[str, ...]) -> dict[str, object] | None:

@@ -14,7 +14,6 @@ from typing import NamedTuple, cast
 
 from dm.errors import Malformed
 from dm.plumbing.records.params import RESERVED_NAME, Plain, hash_plain, make_plain_table
-from dm.plumbing.records.plain import read_plain
 from dm.plumbing.records.toml import dump_sorted, read_toml
 from dm.values import find_key_fault, printable
 
@@ -174,10 +173,7 @@ def _read_metadata(document: dict[str, object]) -> Metadata:
 
 def _read(data: bytes, file: Path | None) -> tuple[dict[str, object], dict[str, object]]:
     """A sidecar's document without its ``_META``, and that table, empty where there is none."""
-    text = data.decode("utf-8") if data.isascii() else data
-    document = read_plain(text) if isinstance(text, str) else None
-    if document is None:
-        document = read_toml(data, file=file)
+    document = read_toml(data, file=file)
     meta = document.pop(RESERVED_NAME, {})
     if not isinstance(meta, dict):
         raise Malformed(f"'{RESERVED_NAME}' is no table", file=file, code="sidecar-malformed")

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.errors import Malformed, Refused
-from dm.plumbing.records.plain import read_plain, write_plain
+from dm.plumbing.records.plain import write_plain
 from dm.plumbing.records.private import PRIVATE_FOLDER, ensure_private_folder
 from dm.plumbing.records.record_file import RecordFile, read_record
+from dm.plumbing.records.toml import read_toml
 from dm.progress import SILENT, Progress
 from dm.values import printable
 
@@ -282,16 +283,7 @@ def _interpret(project_root: Path, file: RecordFile) -> State:
 
 def read_document(file: RecordFile) -> dict[str, object]:
     """A record file's document. Raises `Malformed` with file and line."""
-    content = file.content or b""
-    try:
-        document = read_plain(content.decode())
-    except UnicodeDecodeError:
-        document = None
-    if document is None:
-        from dm.plumbing.records.toml import read_toml
-
-        document = read_toml(content, file=file.path)
-    return document
+    return read_toml(file.content or b"", file=file.path)
 
 
 def _read_schema(document: dict[str, object], file: RecordFile) -> int:

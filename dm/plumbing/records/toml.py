@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dm.errors import Malformed, Refused
-from dm.plumbing.records.plain import quote_key
+from dm.plumbing.records.plain import quote_key, read_plain
 from dm.values import printable
 
 #: More than any manifest, config or record has.
@@ -19,9 +19,12 @@ def read_toml(data: bytes | str, *, file: Path | None = None) -> dict[str, Any]:
 
     Raises `Malformed` with the file and, where it is known, the line.
     """
+    text = data if isinstance(data, str) else _decode(data, file)
+    plain = read_plain(text)  # most files are, and large ones take twenty times as long otherwise
+    if plain is not None:
+        return plain
     import tomllib
 
-    text = data if isinstance(data, str) else _decode(data, file)
     try:
         document = tomllib.loads(text)
         _check_depth(document)
