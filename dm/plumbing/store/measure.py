@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dm.errors import Refused
 from dm.plumbing.fs.buffer import make_buffer
 from dm.plumbing.fs.machine import display_path, machine_errors
-from dm.plumbing.fs.walk import Entry, scan_tree
+from dm.plumbing.fs.walk import Entry, Walk, walk_tree
 from dm.plumbing.store.markers import MARKER_NAME
 from dm.plumbing.store.objects import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, LINK_MODE, TreeEntry, tree_id
 from dm.plumbing.store.stamps import NO_ID, FolderIndex, Stamp
@@ -193,7 +193,17 @@ def build_trees(entries: Iterable[Entry], ids: Iterable[bytes]) -> dict[bytes, B
 
 def scan_copy(path: Path) -> list[Entry]:
     """Walk a folder copy, leaving out the marker at its top (only where it is an empty file)."""
-    return [entry for entry in scan_tree(path) if entry.name != _MARKER_NAME or not _is_marker(entry)]
+    return _walk_copy(path).entries
+
+
+def _walk_copy(path: Path) -> Walk:
+    walk = walk_tree(path)
+    if _MARKER_NAME in walk.names:
+        at = walk.names.index(_MARKER_NAME)
+        mode, size, *_ = walk.stats[at]
+        if stat.S_ISREG(mode) and not size:
+            del walk.names[at], walk.stats[at]
+    return walk
 
 
 class _Measurement:
@@ -252,11 +262,11 @@ class _Measurement:
         ids: list[bytes | None] = []
         linked: dict[int, tuple[int, int]] = {}
         if index is not None:
-            entries = scan_copy(path)
-            match = index.match(entries)
-            checksum = self._find_checksum(index, entries)
+            walk = _walk_copy(path)
+            match = index.match(walk)
+            checksum = self._find_checksum(index, walk)
             if match.unchanged and (checksum or not self.other):
-                return _trusted(index, entries, match.ids, checksum)
+                return _trusted(index, walk, match.ids, checksum)
         clock_ns = self._read_clock()
         entries = scan_copy(path)
         if index is not None:
@@ -327,7 +337,7 @@ class _Measurement:
             device = os.stat(self.path).st_dev
         return self.cache.read_clock_ns(self.clock_folder, device)
 
-    def _find_checksum(self, index: FolderIndex, entries: list[Entry]) -> Digest | None:
+    def _find_checksum(self, index: FolderIndex, entries: Sequence[Entry]) -> Digest | None:
         # The peers read through links, whose targets no stamp of this folder speaks for.
         if self.other is None or any(entry.kind == "link" for entry in entries):
             return None
@@ -352,7 +362,7 @@ def _recall(path: Path, stamp: Stamp, other: str | None, cache: StatCache) -> Me
 
 
 def _trusted(
-    index: FolderIndex, entries: list[Entry], ids: Sequence[bytes | None], checksum: Digest | None
+    index: FolderIndex, entries: Sequence[Entry], ids: Sequence[bytes | None], checksum: Digest | None
 ) -> Measured:
     known = [NO_ID if id is None else id for id in ids]
     digest, size_bytes, files = Digest.of_tree(index.id), index.size_bytes, index.files
@@ -419,7 +429,3 @@ def _share_out(positions: Sequence[int], entries: Sequence[Entry]) -> Iterator[l
 def _depth_of(name: bytes) -> int:
     # The root is above "a", which has no slash either.
     return name.count(b"/") + 1 if name else 0
-
-
-def _is_marker(entry: Entry) -> bool:
-    return entry.kind == "file" and entry.size == 0

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
+from dm.plumbing.fs.walk import Walk
 from dm.values import Digest
 
 if TYPE_CHECKING:
@@ -274,7 +275,11 @@ def _columns_of(entries: Sequence[Entry]) -> tuple[list[bytes], bytes, tuple[arr
     """Names, kinds and stamps of a walk as columns."""
     if not entries:
         return [], b"", tuple([array(kind) for kind in _COLUMN_TYPES])
-    names, _, modes, sizes, mtimes, ctimes, inodes, devices, nlinks = zip(*entries, strict=True)
+    if isinstance(entries, Walk):
+        names: Sequence[bytes] = entries.names
+        modes, sizes, mtimes, ctimes, inodes, devices, nlinks = zip(*entries.stats, strict=True)
+    else:
+        names, _, modes, sizes, mtimes, ctimes, inodes, devices, nlinks = zip(*entries, strict=True)
     kinds = bytes([_KINDS[mode & _KIND_BITS] for mode in modes])
     stamps = devices, inodes, sizes, mtimes, ctimes, nlinks
     return list(names), kinds, tuple([array(kind, each) for kind, each in zip(_COLUMN_TYPES, stamps, strict=True)])

@@ -10,7 +10,7 @@ import pytest
 
 from dm.errors import MachineFailed, Refused
 from dm.plumbing.fs.remove import remove_tree
-from dm.plumbing.fs.walk import scan_tree
+from dm.plumbing.fs.walk import scan_tree, walk_tree
 from tests.fixtures.users import let_others_in, run_as_other_user
 
 
@@ -51,6 +51,17 @@ def test_an_entry_has_the_stat_data_of_lstat(tmp_path: Path) -> None:
         b"link": "link",
         b"second": "file",
     }
+
+
+def test_a_walk_is_the_sequence_of_its_entries(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x").symlink_to("y")
+    (tmp_path / "a").touch()
+    walk, entries = walk_tree(tmp_path), scan_tree(tmp_path)
+    assert walk == entries
+    assert entries == walk == walk_tree(tmp_path)
+    assert walk != entries[:2]
+    assert [entries[0], entries[1:], entries, 3] == [walk[0], walk[1:], list(walk), len(walk)]
 
 
 def test_links_to_folders_are_not_entered(tmp_path: Path) -> None:
