@@ -13,7 +13,8 @@ from dm.plumbing.hashing import blake3_of
 from dm.plumbing.store.disk import DiskStore
 from dm.plumbing.store.publication import Publication
 from dm.porcelain.mending import Mender
-from dm.porcelain.verbs.verify import VerifyOptions, verify_store
+from dm.porcelain.verbs.verify import VerifyOptions
+from dm.porcelain.verifying.stores import verify_store
 from dm.values import Digest, Outcome
 from tests.cli.test_verify import copy_of, fetched, overwrite, store_folder
 from tests.fixtures.archives import make_archive, read_tree

@@ -16,7 +16,7 @@ import pytest
 from dm.plumbing.fs.temporary import is_temporary
 from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.refs import Ref
-from dm.porcelain.verbs.verify import verify_store
+from dm.porcelain.verifying.stores import verify_store
 from dm.values import Digest
 from tests.cli.test_machine import fill
 from tests.fixtures.commands import Ask, StartDm, default_copy, kill_when, store_root, wait_for, write_manifest

@@ -23,7 +23,8 @@ from dm.plumbing.store.measure import build_trees, measure_copy
 from dm.plumbing.store.publication import Publication
 from dm.porcelain.mending import Mender
 from dm.porcelain.project import Project
-from dm.porcelain.verbs.verify import VerifyOptions, verify, verify_copies, verify_store
+from dm.porcelain.verbs.verify import VerifyOptions, verify, verify_copies
+from dm.porcelain.verifying.stores import verify_store
 from dm.values import Outcome
 from tests.fixtures.homes import Home, make_home
 

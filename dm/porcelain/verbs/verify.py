@@ -1,8 +1,8 @@
 """``verify``: read the bytes again and compare them with the digests. Never changes data; records when it looked.
 
 Three things can be looked at: the datasets of a project (`verify`), judged by their contract first, and what its
-functions produced; copies that a store knows (`verify_copies`); and a whole store (`verify_store`): every object, ref
-and marker. `verify_all` is for all of it.
+functions produced; copies that a store knows (`verify_copies`); and a whole store: every object, ref and marker.
+`verify_all` is for all of it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from dm.porcelain.verifying.artifacts import find_named, list_recorded, prepare_
 from dm.porcelain.verifying.copies import find_copies, verify_copies
 from dm.porcelain.verifying.datasets import prepare_look
 from dm.porcelain.verifying.options import Report, SharedTime, VerifyOptions, ignore, look_at
-from dm.porcelain.verifying.reach import make_mender
-from dm.porcelain.verifying.repair import mark_dataset, repair_dataset, restore_dataset
-from dm.porcelain.verifying.stores import verify_store
 from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from dm.porcelain.mending import Mender
     from dm.porcelain.project import Project
 
-__all__ = ["VerifyOptions", "Wanted", "verify", "verify_all", "verify_copies", "verify_store"]
+__all__ = ["VerifyOptions", "Wanted", "verify", "verify_all", "verify_copies"]
 
 
 class Wanted(NamedTuple):
@@ -68,7 +65,7 @@ def verify_all(
     max_time_s: float | None = None,
     report: Report | None = None,
 ) -> list[Outcome]:
-    """Verify what is wanted; outcomes as `verify`, `verify_copies` and `verify_store` give them.
+    """Verify what is wanted; outcomes as `verify`, `verify_copies` and `stores.verify_store` give them.
 
     A project of `Project.open_anywhere` that has no manifest declares nothing: then only paths and stores are looked
     at. Every part gets its share of ``max_time_s``. Of a store that the project chose and the user did not allow, and
@@ -95,6 +92,8 @@ def verify_all(
 
 
 def _verify_store(project: Project, store: DiskStore, options: VerifyOptions, report: Report) -> list[Outcome]:
+    from dm.porcelain.verifying.stores import verify_store
+
     try:
         mender = _make_mender(project, store.root) if options.repair else None
         return verify_store(store, options, mender=mender, progress=project.progress, report=report)
@@ -119,6 +118,8 @@ def _verify_path(project: Project, path: Path, options: VerifyOptions, report: R
 
 
 def _make_mender(project: Project, *roots: Path) -> Mender:
+    from dm.porcelain.verifying.reach import make_mender
+
     used = find_used_stores(project.places, project.manifest.datasets.values(), project.trust)
     return make_mender(project.places, used, project.open_store, *roots, progress=project.progress)
 
@@ -188,6 +189,9 @@ def _repair(
     tell: Report,
 ) -> None:
     """Mend what failed: each outcome gives way to what became of it, and is told."""
+    from dm.porcelain.verifying.reach import make_mender
+    from dm.porcelain.verifying.repair import mark_dataset, repair_dataset, restore_dataset
+
     used = find_used_stores(project.places, project.manifest.datasets.values(), project.trust)
     homes = [root for root in map(find_store, chosen.spots) if root is not None and root not in used.foreign]
     mender = make_mender(project.places, used, project.open_store, *homes, progress=project.progress)

@@ -10,9 +10,7 @@ from dm.errors import DmError, NotFound
 from dm.porcelain.artifacts.catalogue import Spot, find_spots, find_store, list_spots
 from dm.porcelain.artifacts.removal import find_reason_to_stay
 from dm.porcelain.looking import Look
-from dm.porcelain.planning import plan_copy
 from dm.porcelain.verifying.copies import prepare_copy
-from dm.porcelain.verifying.repair import tell_fault, tell_mended, tell_planned
 from dm.values import Outcome, fail
 
 if TYPE_CHECKING:
@@ -77,6 +75,9 @@ def prepare_artifact(project: Project, spot: Spot, options: VerifyOptions, *, na
 
 def repair_artifact(project: Project, mender: Mender, spot: Spot, outcome: Outcome, *, dry_run: bool) -> Outcome:
     """Make an artifact what its ref says, from objects and other copies of it; it has no other source."""
+    from dm.porcelain.planning import plan_copy
+    from dm.porcelain.verifying.repair import tell_fault, tell_mended, tell_planned
+
     try:
         owned = _find_ref(project, spot)
         reason = find_reason_to_stay(project, spot)

@@ -16,15 +16,14 @@ from dm.plumbing.store.refs import Ref
 from dm.plumbing.store.verify import compare_copy
 from dm.porcelain.broken_paths import Inode, is_artifact, is_sibling
 from dm.porcelain.looking import Look
-from dm.porcelain.mending import Mender
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore, look_at, tell_unread
-from dm.porcelain.verifying.repair import repair_copy
 from dm.progress import SILENT, Progress
 from dm.values import Difference, Digest, Outcome, fail
 
 if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
     from dm.plumbing.store.measure import SeenFiles
+    from dm.porcelain.mending import Mender
 
 
 def verify_copies(
@@ -57,6 +56,8 @@ def verify_copies(
         tell(outcome)
     found = look_at(looks, options, progress, tell if mender is None else ignore)
     if mender is not None:
+        from dm.porcelain.verifying.repair import repair_copy
+
         for index, outcome in enumerate(found):
             if outcome.exit_status in (3, 4):
                 found[index] = repair_copy(mender, store, outcome, inodes, dry_run=options.dry_run)

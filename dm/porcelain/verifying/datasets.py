@@ -19,7 +19,6 @@ from dm.porcelain.integrity import (
     name_ways_out_of_edit,
 )
 from dm.porcelain.looking import Look
-from dm.porcelain.publish import adopt, make_ref
 from dm.porcelain.select import find_skip_reason
 from dm.porcelain.verifying.options import VerifyOptions, tell_unread
 from dm.progress import Progress
@@ -108,6 +107,8 @@ def _find_differences(
 
 def _record_look(project: Project, copy: Copy, dataset: Dataset, standing: Standing) -> None:
     """Note in the ref that every byte was read now. Where that cannot be written, the look was no less true."""
+    from dm.porcelain.publish import adopt, make_ref
+
     measured, ref = standing.measured, standing.ref
     if copy.user_managed or (ref is None and copy.store is None) or project.find_distrust(dataset, copy):
         return

@@ -13,12 +13,9 @@ from dm.plumbing.fs.machine import machine_errors
 from dm.plumbing.store.examine import DAMAGE, Finding
 from dm.plumbing.store.markers import MARKER_NAME
 from dm.porcelain.broken_paths import Inode, find_inode
-from dm.porcelain.mending import Mender
-from dm.porcelain.planning import plan_object
 from dm.porcelain.verifying.copies import verify_copies
 from dm.porcelain.verifying.objects import read_objects, record_round, tell_round
 from dm.porcelain.verifying.options import Report, VerifyOptions, ignore
-from dm.porcelain.verifying.repair import tell_planned
 from dm.progress import SILENT, Progress
 from dm.values import Digest, Outcome, quote_word
 
@@ -29,6 +26,7 @@ _NO_WAY = "restore it, or fetch its dataset"
 
 if TYPE_CHECKING:
     from dm.plumbing.store.disk import DiskStore
+    from dm.porcelain.mending import Mender
 
 
 def verify_store(
@@ -117,6 +115,9 @@ def _settle(mender: Mender | None, store: DiskStore, finding: Finding, *, dry_ru
 
 def _plan(mender: Mender, store: DiskStore, finding: Finding) -> Outcome:
     """What `_tidy` would do."""
+    from dm.porcelain.planning import plan_object
+    from dm.porcelain.verifying.repair import tell_planned
+
     outcome = _describe(finding)
     told = None
     if finding.kind in DAMAGE and finding.digest is not None:
