@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Before any of them is imported: they import each other, and their asserts are rewritten whatever the order below.
 pytest.register_assert_rewrite("tests.fixtures")
@@ -24,9 +24,11 @@ pytest_plugins = [
     "tests.fixtures.sshd",
 ]
 
-# A shared machine stalls now and then: a deadline would test the machine. `HYPOTHESIS_PROFILE=long` looks harder.
-settings.register_profile("default", deadline=None)
-settings.register_profile("long", deadline=None, max_examples=2000)
+# A shared machine stalls now and then: a deadline, or a limit on drawing, would test the machine. The examples are the
+# same in every run, so that no change fails for what another one did; `HYPOTHESIS_PROFILE=long` looks for others.
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("default", deadline=None, suppress_health_check=_SLOW, derandomize=True)
+settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # Tests name modes as most users have them; those about the umask set their own.

@@ -117,7 +117,7 @@ plain = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(table=st.dictionaries(texts.filter(lambda name: name != "_META"), plain, max_size=5))
 def test_address_and_sidecar_are_the_peers_for_any_table(peer: Peer, table: dict[str, Any]) -> None:
     assert_same(peer, "f", "", table)
