@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import shutil
-import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.commands import Ask, StartDm, default_copy, kill, list_litter, store_root, write_manifest
+from tests.fixtures.commands import (
+    Ask,
+    StartDm,
+    default_copy,
+    find_sizes,
+    kill,
+    kill_when,
+    list_litter,
+    store_root,
+    write_manifest,
+)
 from tests.fixtures.homes import Home, RunDm
 from tests.fixtures.servers import HttpServer
 
@@ -35,26 +42,8 @@ def many() -> bytes:
     return buffer.getvalue()
 
 
-def _wait_until(process: subprocess.Popen[str], there: Iterator[bool]) -> None:
-    for found in there:
-        if found:
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
-
-
-def _counts(folder: Path, at_least: int, *, below: str) -> Iterator[bool]:
-    while True:
-        found = 0
-        if folder.is_dir():
-            for path, _, names in os.walk(folder):
-                found += len(names) if below in path else 0
-        yield found >= at_least
-
-
-def _find_largest(folder: Path) -> int:
-    """The bytes of the largest file below a folder."""
-    return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
+def _count(folder: Path, *, below: str) -> int:
+    return sum(len(names) for path, _, names in os.walk(folder) if below in path)
 
 
 @pytest.mark.parametrize("moment", ["unpacking", "storing", "published"])
@@ -67,20 +56,19 @@ def test_a_kill_while_an_archive_becomes_a_folder_never_leaves_a_part_for_the_wh
     before = path.read_bytes()
     copy, meta = default_copy(home, "127.0.0.1/many"), store_root(home) / ".dm"
     process = start_dm("fetch")
-    if moment == "unpacking":
-        _wait_until(process, _counts(meta / "partial", FILES // 3, below="/tree/"))
-    elif moment == "storing":
-        _wait_until(process, _counts(meta / "objects", FILES // 4, below="/objects/"))
-    else:
-        _wait_until(process, iter(copy.exists, None))  # type: ignore[arg-type]
-    kill(process)
-    # Whatever is there now, it is whole or it is not taken for the dataset.
+    moments = {
+        "unpacking": lambda: _count(meta / "partial", below="/tree/") >= FILES // 3,
+        "storing": lambda: _count(meta / "objects", below="/objects/") >= FILES // 4,
+        "published": copy.exists,
+    }
+    kill_when(process, moments[moment])
+    # Whatever is there now, and however far it came before it was killed: it is whole or not taken for the dataset.
     if (copy / ".complete").exists():
         assert FILES == sum(len(names) for _, _, names in os.walk(copy)) - 1
     else:
         assert 3 == run_dm("path", "many").returncode
         assert ask("status").only["state"] in ("missing", "partial")
-    assert before == path.read_bytes()
+        assert before == path.read_bytes()
     answer = ask("fetch")
     assert (0, str(copy)) == (answer.status, answer.only["path"])
     assert FILES == sum(len(names) for _, _, names in os.walk(copy)) - 1
@@ -106,8 +94,7 @@ def test_a_download_killed_at_40_percent_asks_for_the_rest_only(
     assert http_server.routes["/data.bin"].paused.wait(60)
     partial = store_root(home) / ".dm" / "partial"
     # What the server sent is on its way through the sockets.
-    _wait_until(process, (_find_largest(partial) > 8_000_000 for _ in itertools.count()))
-    kill(process)
+    assert kill_when(process, lambda: max(find_sizes(partial, "**"), default=0) > 8_000_000)
     http_server.routes["/data.bin"].go.set()
     copy = default_copy(home, "127.0.0.1/data.bin")
     assert not copy.exists() and not copy.with_name("data.bin.complete").exists()

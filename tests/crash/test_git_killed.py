@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ def test_after_a_kill_it_is_begun_anew_and_nothing_stays_behind(
     process = subprocess.Popen([sys.executable, "-c", FETCH, str(tmp_path), uri, command], cwd=CHECKOUT)
     try:
         assert relay.stalled.wait(120)
+        while not names_in(tmp_path / "part") and process.poll() is None:
+            time.sleep(0.01)  # what was sent is on its way
     finally:
         process.kill()
         process.wait()

@@ -19,7 +19,16 @@ from dm.plumbing.store.refs import Ref
 from dm.porcelain.verifying.stores import verify_store
 from dm.values import Digest
 from tests.cli.test_machine import fill
-from tests.fixtures.commands import Ask, StartDm, default_copy, kill_when, store_root, wait_for, write_manifest
+from tests.fixtures.commands import (
+    Ask,
+    StartDm,
+    default_copy,
+    kill_when,
+    list_paths,
+    store_root,
+    wait_for,
+    write_manifest,
+)
 from tests.fixtures.homes import Home
 from tests.fixtures.machine import MakeTmpfs
 from tests.fixtures.servers import HttpServer
@@ -55,7 +64,7 @@ def kill_at(process: subprocess.Popen[str], folder: Path, pattern: str, changes:
     """Kill a command in the middle of its work: after so many changes of how many paths match below a folder."""
 
     def count() -> int:
-        return sum(1 for _ in folder.glob(pattern))
+        return len(list_paths(folder, pattern))
 
     before = count()
     return kill_when(process, lambda: abs(count() - before) >= changes)

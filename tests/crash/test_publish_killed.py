@@ -17,7 +17,7 @@ from dm.plumbing.store.disk import DiskStore, StoreOptions
 from dm.plumbing.store.measure import measure_copy
 from dm.plumbing.store.publication import Publication
 from dm.values import Digest
-from tests.fixtures.commands import kill_when
+from tests.fixtures.commands import kill_when, list_paths
 from tests.fixtures.homes import CHECKOUT
 from tests.fixtures.machine import MakeTmpfs, needs
 from tests.fixtures.stores import write_content
@@ -77,7 +77,7 @@ def publish_and_kill(root: Path, version: str, link: str, chance: random.Random 
 
 def count(root: Path, pattern: str) -> int:
     """How many paths of a store's own match."""
-    return sum(1 for _ in (root / ".dm").glob(pattern))
+    return len(list_paths(root / ".dm", pattern))
 
 
 def list_copies(root: Path) -> Iterator[Path]:
