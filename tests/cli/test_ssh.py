@@ -19,6 +19,7 @@ from tests.fixtures.commands import (
     StartDm,
     assert_one_error,
     default_copy,
+    find_sizes,
     kill,
     list_litter,
     write_manifest,
@@ -166,7 +167,7 @@ def test_a_killed_fetch_goes_on_where_it_was(
     sshd.relay.stall_at = _BODY_BYTES // 2
 
     def find_arrived_bytes() -> int:
-        return sum(path.stat().st_size for path in (home.data / "datamanifest" / ".dm").glob("partial/*"))
+        return sum(find_sizes(home.data / "datamanifest" / ".dm", "partial/*"))
 
     process = start_dm("fetch", env=reach)
     assert sshd.relay.stalled.wait(_PATIENCE_S)

@@ -17,7 +17,18 @@ from dm.porcelain.materialize import FetchOptions, materialize
 from dm.porcelain.project import Project
 from dm.values import Digest
 from tests.fixtures.archives import read_tree
-from tests.fixtures.commands import NO_RETRIES, Ask, StartDm, default_copy, kill, list_litter, wait_for, write_manifest
+from tests.fixtures.commands import (
+    NO_RETRIES,
+    Ask,
+    StartDm,
+    default_copy,
+    find_sizes,
+    kill,
+    list_litter,
+    list_paths,
+    wait_for,
+    write_manifest,
+)
 from tests.fixtures.homes import Home
 from tests.fixtures.servers import HttpServer
 
@@ -90,7 +101,7 @@ def test_after_a_kill_no_finished_file_is_sent_again(
     write_manifest(project, declare("set", uris, f'checksum = "sha256:{contents}"' if pinned else ""))
     process = start_dm("fetch", "--jobs", "2")
     last.paused.wait()
-    while len(list(home.path.rglob("arrived.json"))) < 3:
+    while len(list_paths(home.path, "**/arrived.json")) < 3 or not any(find_sizes(home.path, "**/files/3/data")):
         assert process.poll() is None
         time.sleep(0.01)
     kill(process)

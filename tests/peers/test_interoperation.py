@@ -404,7 +404,7 @@ def test_the_peer_is_given_a_checksum_it_can_check_beside_the_folders_digest(
 
 Start = Callable[[list[str]], "subprocess.Popen[str]"]
 #: What a command takes once nothing holds it up; it ends a hang.
-WAIT_TIMEOUT_S = 60.0
+WAIT_TIMEOUT_S = 300.0
 
 
 @pytest.fixture

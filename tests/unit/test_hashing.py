@@ -152,20 +152,19 @@ def test_many_files_have_the_ids_that_each_has_alone_in_order(tmp_path: Path, si
 def test_more_threads_join_while_a_cold_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter(range(1_000_000))
     seen: set[int] = set()
-    main, several = threading.get_ident(), threading.Event()
+    main, several, before = threading.get_ident(), threading.Event(), _list_threads()
 
     def read_blocks() -> int:
         seen.add(threading.get_ident())
         count = next(counts)
         if len(seen) > 2:
             several.set()
-        elif threading.get_ident() == main and len(seen) > 1:
+        elif threading.get_ident() == main and _list_threads() - before:
             several.wait(60)  # else this thread might be done with all of it before another one comes to run
         return count
 
     monkeypatch.setattr(hashing, "_find_block_counter", lambda: read_blocks)
     names = _make_files(tmp_path, [10] * 4000)
-    before = _list_threads()
     ids = hash_blobs(tmp_path, names, [10] * 4000)
     assert ids == [blake3((tmp_path / os.fsdecode(name)).read_bytes()).digest() for name in names]
     assert _list_threads() <= before

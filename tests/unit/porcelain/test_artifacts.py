@@ -387,7 +387,7 @@ def test_all_who_waited_load_at_the_same_time(results: Results, open_anew: Open)
     together = threading.Barrier(4)  # with who computed it and reads it back
 
     def load(path: Path) -> str:
-        together.wait(10)
+        together.wait(60)
         return path.read_text()
 
     recipe = RECIPE._replace(format="odd", saver=lambda value, path: path.write_text(str(value)), loader=load)

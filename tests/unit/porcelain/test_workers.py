@@ -85,8 +85,8 @@ def job(item):
     done.append(over.wait(60))
     return item
 workers = Workers(job, most=1)
-workers.add([1])
 try:
+    workers.add([1])
     workers.collect(1, wait_s=0.0)
 except KeyboardInterrupt:
     print("interrupted", done)

@@ -85,8 +85,11 @@ def test_looks_that_are_cut_short_read_each_object_once_between_them(tmp_path: P
         (folder / str(number)).write_bytes(b"%d" % number)
     store.ingest(folder)
     expected = {digest.raw for digest, _ in store.list_objects()}
-    deadline_s = read_monotonic_s() + 0.3
-    first = store.examiner(progress=Slow(deadline_s)).read_objects(ObjectLook(deadline_s=deadline_s))
+    for patience_s in (0.3, 3.0, 30.0):  # a busy machine may not come to the first object within the shortest
+        deadline_s = read_monotonic_s() + patience_s
+        first = store.examiner(progress=Slow(deadline_s)).read_objects(ObjectLook(deadline_s=deadline_s))
+        if first.sound:
+            break
     assert first.next is not None and 0 < first.left < 1501
     assert (1501, first.left) == (len(first.present), 1501 - len(first.sound))
     assert first.left_bytes == sum(size for raw, size in first.present.items() if raw not in first.sound)

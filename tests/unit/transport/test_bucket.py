@@ -147,7 +147,7 @@ def break_off(bucket: Bucket, make_fetcher: Any, uri: str, folder: Path, *, afte
         thread.start()
         assert relay.stalled.wait(60)
         fetcher.close()
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
         assert [("interrupted", "interrupted")] == [(error.code, str(error)) for error in failures]
         return relay.sent_bytes

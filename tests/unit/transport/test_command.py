@@ -191,7 +191,8 @@ def test_stopping_ends_children_that_outlive_their_parent_and_ignore_sigterm(
     wait_until(lambda: not any(is_running(each) for each in read_ids(ids, 3)))
 
 
-def test_a_program_may_tidy_up_when_it_is_stopped(tmp_path: Path) -> None:
+def test_a_program_may_tidy_up_when_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dm.plumbing.transport.command._GRACE_S", _PATIENCE_S)
     script = "trap 'sleep 0.2; echo tidy > done; exit' TERM; echo x > begun; while :; do sleep 0.05; done"
     with pytest.raises(Stopped):
         run(tmp_path, script=script, should_stop=(tmp_path / "begun").exists)

@@ -14,7 +14,7 @@ def test_an_answer_that_came_when_it_was_closed_is_not_waited_for(http_server: H
     uri = http_server.put("/a.bin", b"x" * (1 << 20))
     route = http_server.routes["/a.bin"]
     route.pause_at = 1 << 19
-    options = HttpOptions(read_timeout_s=10.0)
+    options = HttpOptions(read_timeout_s=60.0)
     connections = Connections(Environment({}, tmp_path, tmp_path, "host", 1), options)
     answer = connections.get(uri, {}, SILENT)
     route.paused.wait()

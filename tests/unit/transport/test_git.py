@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +52,8 @@ HERE = {
 }
 SIZE_BYTES = sum(len(content) for content in FILES.values() if isinstance(content, bytes))
 NO_COMMIT = "0" * 39 + "1"
+#: It ends a hang.
+_PATIENCE_S = 120.0
 
 
 class Way(NamedTuple):
@@ -553,7 +556,11 @@ def stalling(request: pytest.FixtureRequest, repository: Repository, tmp_path: P
     fetcher = make_fetcher(tmp_path, ssh_command=command, PATH=os.environ["PATH"])
 
     def wait_and_name(_: str) -> str:
-        assert server.relay.stalled.wait(30)
+        assert server.relay.stalled.wait(_PATIENCE_S)
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not names_in(tmp_path / "part"):  # what was sent is on its way
+            assert time.monotonic() < deadline_s, "it never came"
+            time.sleep(0.01)
         return uri
 
     return Way(fetcher, wait_and_name)._replace(uri=lambda name: uri if name == "uri" else wait_and_name(name))
@@ -573,7 +580,7 @@ def test_close_from_another_thread_ends_a_fetch_and_leaves_nothing(stalling: Way
     uri = stalling.uri("when it has stalled")
     assert "tree.pack" in names_in(tmp_path / "part")
     stalling.fetcher.close()
-    thread.join(30)
+    thread.join(_PATIENCE_S)
     assert not thread.is_alive()
     assert [(SourceFailed, "interrupted", f"cannot fetch '{uri}': interrupted")] == [
         (type(error), error.code, error.message) for error in caught

@@ -21,6 +21,7 @@ from dm.plumbing.transport.connections import HttpOptions
 from dm.plumbing.transport.protocol import Fetched
 from dm.plumbing.transport.ssh import SshAddress, SshFetcher, read_ssh_address
 from dm.plumbing.transport.ssh_command import DEFAULT_SSH_COMMAND, split_ssh_command
+from tests.fixtures.commands import find_sizes
 from tests.fixtures.fetching import QUICK, digests_of, fetch, make_environment, measured, names_in
 from tests.fixtures.homes import CHECKOUT
 from tests.fixtures.machine import MakeTmpfs, needs
@@ -409,9 +410,7 @@ class Interrupted:
         sshd.relay.sent_bytes = 0
 
     def _arrived(self, folder: Path) -> int:
-        return sum(path.stat().st_size for path in folder.rglob("data.bin*") if path.is_file()) + sum(
-            path.stat().st_size for path in folder.glob("data.bin/*") if path.is_file()
-        )
+        return sum(find_sizes(folder, "**/data.bin*")) + sum(find_sizes(folder, "data.bin/*"))
 
 
 def test_closing_from_another_thread_ends_it_and_the_next_goes_on_where_it_was(
