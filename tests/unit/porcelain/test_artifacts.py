@@ -370,6 +370,8 @@ def test_the_lock_of_a_dead_process_is_taken_over(results: Results) -> None:
         os.kill(os.getpid(), 9)
     assert b"held" == os.read(reader, 4)
     os.waitpid(child, 0)
+    os.close(reader)
+    os.close(writer)
     assert results.artifacts.path(RECIPE, TABLE).parent.with_name(f"{HASH}.lock").exists()
     assert "whole" == results.call(value="whole")
     assert [] == _list_staged(results)
