@@ -198,6 +198,12 @@ class StatCache:
             if connection is not None:
                 connection.close()
 
+    def __del__(self) -> None:
+        # One that is dropped with whoever held it: from 3.13 on Python warns of a database that it has to close itself.
+        connection: sqlite3.Connection | None = getattr(self, "_connection", None)
+        if connection is not None:
+            connection.close()
+
     # The clock
 
     def read_clock_ns(self, folder: Path | None, device: int, *, fresh: bool = True) -> int:

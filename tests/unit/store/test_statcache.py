@@ -433,6 +433,16 @@ def test_threads_share_a_cache(database: Path) -> None:
     assert all(again.lookup_file(Path(f"/data/{number}/{each}")) for number in range(4) for each in range(20))
 
 
+def test_a_cache_that_is_dropped_closes_its_database(database: Path) -> None:
+    cache = StatCache(database)
+    cache.record_file(PATH, STAMP, ID, clock_ns=LATER)
+    connection = cache._connection
+    assert connection is not None
+    del cache
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+
+
 _WRITER = """
 import sys
 from pathlib import Path
