@@ -22,6 +22,7 @@ pytest_plugins = [
     "tests.fixtures.servers",
     "tests.fixtures.catalogues",  # after what it imports, as above
     "tests.fixtures.sshd",
+    "tests.fixtures.users",
 ]
 
 # A shared machine stalls now and then: a deadline, or a limit on drawing, would test the machine. The examples are the

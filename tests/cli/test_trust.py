@@ -858,6 +858,7 @@ except DmError as error:
 """
 
 
+@pytest.mark.other_users
 def test_what_one_user_allowed_is_not_allowed_by_another(
     run_dm: RunDm, project: Path, home: Home, tmp_path: Path
 ) -> None:

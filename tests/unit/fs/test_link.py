@@ -221,6 +221,7 @@ def test_another_file_system_gets_a_copy(source: Path, small_tmpfs: MakeTmpfs) -
 
 
 @pytest.mark.needs_root
+@pytest.mark.other_users
 def test_another_users_file_under_protected_hard_links_is_copied(tmp_path: Path) -> None:
     needs_root()
     if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1":

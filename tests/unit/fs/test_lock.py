@@ -466,6 +466,7 @@ print(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.needs_root
+@pytest.mark.other_users
 def test_another_users_private_file_is_enough_to_lock(tmp_path: Path) -> None:
     needs_root()
     let_others_in(tmp_path)
@@ -487,6 +488,7 @@ print(os.listdir(root))
 
 
 @pytest.mark.needs_root
+@pytest.mark.other_users
 def test_the_lock_of_a_copy_in_a_sticky_folder_goes_with_its_holder_whoever_made_the_private_file(
     tmp_path: Path,
 ) -> None:

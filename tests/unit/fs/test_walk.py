@@ -102,6 +102,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "fault"), [(0o700, "read the folder '{}'"), (0o744, "look at '{}/file'")])
+@pytest.mark.other_users
 def test_a_folder_further_in_that_may_not_be_read_is_named(tmp_path: Path, mode: int, fault: str) -> None:
     closed = tmp_path / "a" / "closed"
     closed.mkdir(parents=True)

@@ -230,6 +230,7 @@ def test_what_is_linked_to_an_object_whose_mode_somebody_changed_is_read_only(
     assert all(path.samefile(first) for path in names)
 
 
+@pytest.mark.other_users
 def test_a_file_is_no_link_to_an_object_whose_mode_only_another_user_may_mend(
     store: DiskStore, tmp_path: Path
 ) -> None:
@@ -252,6 +253,7 @@ print(store.checkout(dm.values.Digest.parse(sys.argv[2]), pathlib.Path(sys.argv[
     assert 0o777 == stat.S_IMODE(store.object_path(HELLO).stat().st_mode)
 
 
+@pytest.mark.other_users
 def test_objects_that_another_user_stored_are_not_pruned_while_they_are_read(
     store: DiskStore, tmp_path: Path
 ) -> None:

@@ -184,6 +184,7 @@ def test_a_large_damaged_object_is_not_held_in_memory(tmp_path: Path) -> None:
     assert peak_bytes < 96 << 20
 
 
+@pytest.mark.other_users
 def test_an_object_that_may_not_be_read_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     store = make_small_store(tmp_path)
     bad = blob_id(b"22")
