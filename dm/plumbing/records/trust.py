@@ -198,16 +198,19 @@ class TrustStore:
             if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
                 return None
             raise
-        with machine_errors("read", path), os.fdopen(descriptor, "rb") as stream:
-            self._refuse_own_project(manifest)
-            for status in (os.fstat(descriptor), os.stat(self.folder)):
-                if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
-                    hint = f"chmod -R go-w '{display_path(self.folder)}', as its owner"
-                    message = f"others may write to the record '{display_path(path)}', or it is another user's"
-                    raise Refused(message, hint=hint, code="trust-record-open")
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Refused(f"the record '{display_path(path)}' is no file", code="trust-record-open")
-            return stream.read()
+        try:
+            with machine_errors("read", path), os.fdopen(descriptor, "rb", closefd=False) as stream:
+                self._refuse_own_project(manifest)
+                for status in (os.fstat(descriptor), os.stat(self.folder)):
+                    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+                        hint = f"chmod -R go-w '{display_path(self.folder)}', as its owner"
+                        message = f"others may write to the record '{display_path(path)}', or it is another user's"
+                        raise Refused(message, hint=hint, code="trust-record-open")
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise Refused(f"the record '{display_path(path)}' is no file", code="trust-record-open")
+                return stream.read()
+        finally:
+            os.close(descriptor)  # not the stream's: it is made of no folder
 
 
 class Trust:

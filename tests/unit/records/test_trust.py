@@ -697,6 +697,14 @@ def test_a_record_that_is_no_file_counts_for_nothing(desk: Desk, tmp_path: Path,
         record.chmod(0o600)
     refusal(desk.open())
     assert 1 == len(desk.heard.warnings)
+    assert [] == list_open(record)
+
+
+def list_open(path: Path) -> list[str]:
+    """The descriptors of this process that lead to a path; none where the system does not say."""
+    folder = Path("/proc/self/fd")
+    links = list(folder.iterdir()) if folder.is_dir() else []
+    return [link.name for link in links if os.path.realpath(link) == os.path.realpath(path)]
 
 
 def test_records_below_the_project_count_for_nothing_and_are_not_made(desk: Desk) -> None:
