@@ -173,6 +173,8 @@ class _Ladder:
             self._modes = (*self._modes, "copy")
             mode = link_file(source, target, modes=("copy",))
         self.all_hardlinks = self.all_hardlinks and mode == "hardlink"
+        # Objects that can be linked here lie on this file system, where the rungs above do not work.
+        self._hardlinks_first = mode == "hardlink"
         self._lowest = max(self._lowest, LINK_MODES.index(mode))
 
     def built(self) -> Built:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -161,6 +162,31 @@ def test_without_a_wish_what_cannot_be_linked_is_copied(store: DiskStore, small_
     elsewhere = small_tmpfs(1 << 20)
     assert store.checkout(digest, elsewhere / "a") == "copy"
     assert measure_copy(elsewhere / "a").digest == digest
+
+
+def test_an_object_with_as_many_links_as_it_can_have_is_copied_and_the_others_are_linked(
+    small_tmpfs: MakeTmpfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = small_tmpfs(4 << 20)  # where there are no reflinks
+    store = DiskStore(place / "root", options=StoreOptions(link=("reflink", "hardlink")))
+    names = ("a", "b", "c", "d")
+    (place / "own").mkdir()
+    for name in names:
+        (place / "own" / name).write_text(name)
+    digest = store.ingest(place / "own").digest
+    objects = {name: store.object_path(Digest.of_blob(blake3_of(name.encode()))) for name in names}
+    real = os.link
+
+    def link(source: str, target: str, **options: bool) -> None:
+        if os.fsdecode(source) == os.fspath(objects["b"]):
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    assert store.checkout(digest, place / "new") == "copy"
+    assert measure_copy(place / "new").digest == digest
+    linked = [name for name in names if (place / "new" / name).samefile(objects[name])]
+    assert linked == ["a", "c", "d"]
 
 
 def test_an_object_becomes_a_working_copy_with_ref_and_marker(store: DiskStore, tmp_path: Path) -> None:
