@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import starmap
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -28,6 +27,8 @@ from dm.values import Digest
 _HEAD_BYTES = 6 + 1 + 64 + 1 + 19 + 1
 # The stat cache keeps a file's kind; what is executable is said by trees, not by objects.
 _OBJECT_MODE = stat.S_IFREG | 0o444
+# All but reading: what a file may not be a hard link to.
+_EXPOSED_BITS = 0o7777 & ~0o444
 _TREE_MODES = (b"100644 ", b"100755 ", b"120000 ", b"040000 ")
 
 
@@ -132,19 +133,21 @@ class LooseObjects:
             meta = self._layout.meta
             with machine_errors("look at", meta):
                 clock_ns = self._cache.read_clock_ns(meta, os.stat(meta).st_dev, fresh=len(expected) > 1)
-        seen, damaged, missing = self._look_at(sorted(expected), expected)
-        ids: list[bytes | None] = [None] * len(seen)
+        seen = self._look_at(sorted(expected), expected)
+        raws = seen.raws
+        ids: list[bytes | None] = [None] * len(raws)
         if self._cache is not None and not anew:
             ids = self._ask_cache(seen, tree)
-        ids = [found if found == each.raw else None for found, each in zip(ids, seen, strict=True)]
+        if ids == raws:  # the usual case: all are vouched for
+            return Examined(set(raws), seen.damaged, seen.missing, seen.exposed)
+        ids = [found if found == raw else None for found, raw in zip(ids, raws, strict=True)]
         unread = [position for position, found in enumerate(ids) if found is None]
         self._read(seen, unread, ids, progress)
-        sound = {each.raw for each, found in zip(seen, ids, strict=True) if found == each.raw}
-        damaged.update(each.raw for each in seen if each.raw not in sound)
-        if unread and self._cache is not None:
+        sound = {raw for raw, found in zip(raws, ids, strict=True) if found == raw}
+        damaged = seen.damaged.union(raw for raw in raws if raw not in sound)
+        if self._cache is not None:
             self._record(seen, ids, tree, clock_ns)
-        exposed = {each.raw for each in seen if stat.S_IMODE(each.status.st_mode) & ~0o444}
-        return Examined(sound, damaged, missing, exposed)
+        return Examined(sound, damaged, seen.missing, seen.exposed)
 
     def protect(self, exposed: Iterable[bytes]) -> set[bytes]:
         """Make objects read-only again, and with them the files that are hard links to them; somebody changed their
@@ -201,79 +204,77 @@ class LooseObjects:
             code="object-damaged",
         )
 
-    def _look_at(
-        self, ids: Sequence[bytes], expected: dict[bytes, int | None]
-    ) -> tuple[list[_Seen], set[bytes], set[bytes]]:
-        seen: list[_Seen] = []
-        damaged: set[bytes] = set()
-        missing: set[bytes] = set()
-        object_path, lstat = self._layout.object_path, os.lstat
+    def _look_at(self, ids: Sequence[bytes], expected: dict[bytes, int | None]) -> _Seen:
+        seen = _Seen([], [], set(), set(), set())
         if not self._layout.is_there():
-            return [], set(), set(ids)
+            seen.missing.update(ids)
+            return seen
+        object_path, lstat, describe = self._layout.object_path, os.lstat, describe_object
         for raw in ids:
             path = object_path(raw)
             try:
                 status = lstat(path)
             except FileNotFoundError:
-                missing.add(raw)
+                seen.missing.add(raw)
                 continue
             except OSError as error:
                 with machine_errors("look at the object", path):
                     raise error
-            size = expected[raw]
-            if not stat.S_ISREG(status.st_mode) or (size is not None and size != status.st_size):
-                damaged.add(raw)
+            size, mode = expected[raw], status.st_mode
+            if not stat.S_ISREG(mode) or (size is not None and size != status.st_size):
+                seen.damaged.add(raw)
                 continue
-            seen.append(_Seen(raw, status))
-        return seen, damaged, missing
+            if mode & _EXPOSED_BITS:
+                seen.exposed.add(raw)
+            seen.raws.append(raw)
+            seen.entries.append(describe(raw, status))
+        return seen
 
-    def _ask_cache(self, seen: Sequence[_Seen], tree: bytes | None) -> list[bytes | None]:
+    def _ask_cache(self, seen: _Seen, tree: bytes | None) -> list[bytes | None]:
         cache, layout = self._cache, self._layout
         assert cache is not None
         if tree is not None:
             index = cache.lookup_folder(layout.root, tree=tree)
-            return [None] * len(seen) if index is None else list(index.match(list(starmap(describe_object, seen))).ids)
+            return [None] * len(seen.raws) if index is None else index.match(seen.entries).ids
         found: list[bytes | None] = []
-        for each in seen:
-            record = cache.lookup_file(Path(layout.object_path(each.raw)))
-            vouched = record is not None and record.stamp.vouches_for(Stamp.of_stat(each.status))
+        for raw, entry in zip(seen.raws, seen.entries, strict=True):
+            record = cache.lookup_file(Path(layout.object_path(raw)))
+            vouched = record is not None and record.stamp.vouches_for(Stamp.of_entry(entry))
             found.append(record.id if vouched and record is not None else None)
         return found
 
-    def _read(
-        self, seen: Sequence[_Seen], unread: Sequence[int], ids: list[bytes | None], progress: Progress
-    ) -> None:
-        if not unread:
-            return
-        total = sum(seen[position].status.st_size for position in unread)
-        with progress.start("verifying objects", total=total) as task:
+    def _read(self, seen: _Seen, unread: Sequence[int], ids: list[bytes | None], progress: Progress) -> None:
+        sizes = [seen.entries[position].size for position in unread]
+        with progress.start("verifying objects", total=sum(sizes)) as task:
             if len(unread) == 1:
-                ids[unread[0]] = hash_blob(self._layout.object_path(seen[unread[0]].raw), task)
+                ids[unread[0]] = hash_blob(self._layout.object_path(seen.raws[unread[0]]), task)
                 return
-            names = [name_object(seen[position].raw) for position in unread]
-            sizes = [seen[position].status.st_size for position in unread]
+            names = [seen.entries[position].name for position in unread]
             for position, found in zip(unread, hash_blobs(self._layout.objects, names, sizes, task), strict=True):
                 ids[position] = found
 
-    def _record(
-        self, seen: Sequence[_Seen], ids: Sequence[bytes | None], tree: bytes | None, clock_ns: int
-    ) -> None:
+    def _record(self, seen: _Seen, ids: Sequence[bytes | None], tree: bytes | None, clock_ns: int) -> None:
         cache, layout = self._cache, self._layout
         assert cache is not None
         if tree is not None:
-            index = FolderIndex.pack(list(starmap(describe_object, seen)), ids, clock_ns=clock_ns)
+            index = FolderIndex.pack(seen.entries, ids, clock_ns=clock_ns)
             cache.record_folder(layout.root, index, tree=tree)
             return
         with cache.batch():
-            for each, found in zip(seen, ids, strict=True):
+            for raw, entry, found in zip(seen.raws, seen.entries, ids, strict=True):
                 if found is not None:
-                    path = Path(layout.object_path(each.raw))
-                    cache.record_file(path, Stamp.of_stat(each.status), found, clock_ns=clock_ns)
+                    path = Path(layout.object_path(raw))
+                    cache.record_file(path, Stamp.of_entry(entry), found, clock_ns=clock_ns)
 
 
 class _Seen(NamedTuple):
-    raw: bytes
-    status: os.stat_result
+    """A look at objects: ids and stat data, in step, of those that may be sound; the rest as in `Examined`."""
+
+    raws: list[bytes]
+    entries: list[Entry]
+    damaged: set[bytes]
+    missing: set[bytes]
+    exposed: set[bytes]
 
 
 def list_object_files(layout: Layout) -> Iterator[tuple[bytes, os.stat_result]]:
