@@ -13,6 +13,8 @@ from collections.abc import Mapping
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 #: Names of fields that are remembered while a text is read; parameter hashes would fill the memory in vain.
 _KEYS_KNOWN_MAX = 64
+#: Of the tables of a plain text; how many are too many is for the reader of all others to say.
+_LEVELS_MAX = 16
 _ESCAPES = {
     **{code: f"\\u{code:04x}" for code in (*range(32), 127) if code != 9},
     8: "\\b",
@@ -37,7 +39,7 @@ def read_plain(text: str) -> dict[str, object] | None:
             continue
         if line[0] == "[":
             path = _read_header(line)
-            if path is None or path in headers:
+            if path is None or path in headers or len(path) > _LEVELS_MAX:
                 return None
             headers.add(path)
             found = _open_table(document, path)

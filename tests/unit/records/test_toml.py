@@ -65,10 +65,11 @@ def lines_changed(before: str, after: str) -> tuple[list[str], list[str]]:
         ('a = """b\n\n', "f.toml:1: malformed TOML: unterminated string", None),
         ("\ufeffa = 1\n", "f.toml:1: malformed TOML: it begins with a byte order mark", "without one"),
         ("a = " + "[" * 100_000, "f.toml: malformed TOML: values are nested too deeply", None),
+        (f"[{'.'.join('a' * 101)}]", "f.toml: malformed TOML: values are nested too deeply", None),
         (".".join("a" * 101) + " = 1", "f.toml: malformed TOML: values are nested too deeply", None),
         ("a = " + "1" * 5000, "f.toml: malformed TOML: exceeds the limit", None),
     ],
-    ids=["value", "table", "dotted", "key", "string", "header", "end", "mark", "depth", "names", "digits"],
+    ids=["value", "table", "dotted", "key", "string", "header", "end", "mark", "depth", "tables", "names", "digits"],
 )
 def test_what_is_not_toml_is_one_line_with_file_and_line(text: str, message: str, hint: str | None) -> None:
     with pytest.raises(Malformed) as caught:
