@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -452,9 +453,9 @@ def hash_folder_contents(root: AnyPath, algorithm: str, progress_task: Task | No
     """The peers' digest of a folder: the hash of its files' contents one after another (SCHEMA.md, "Checksums").
 
     A folder's own files in the order of their names' bytes, then its sub-folders in that order, depth first; names and
-    sizes do not enter. Links to files are read through, linked folders are skipped, and a folder with a dangling link
-    has no such digest: None. Raises `Refused` for a device, a socket or a fifo and `MachineFailed` for what cannot be
-    read.
+    sizes do not enter. Links to files are read through, linked folders are skipped, and a folder with a link that leads
+    nowhere, or in a circle, has no such digest: None. Raises `Refused` for a device, a socket or a fifo and
+    `MachineFailed` for what cannot be read.
     """
     hasher = _new_hasher(algorithm)
     buffer = make_buffer(_BUFFER_BYTES)
@@ -479,6 +480,10 @@ def hash_folder_contents(root: AnyPath, algorithm: str, progress_task: Task | No
     return Digest(algorithm, hasher.digest().hex())
 
 
+#: What following a link ends with that leads to nothing, to a place below a file, or in a circle.
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
 def _list_contents(folder: bytes) -> tuple[list[bytes] | None, list[bytes]]:
     """(files to read, None with a dangling link among them; sub-folders to enter), both in name order"""
     files: list[bytes] = []
@@ -494,8 +499,10 @@ def _list_contents(folder: bytes) -> tuple[list[bytes] | None, list[bytes]]:
             continue
         try:
             mode = os.stat(entry.path).st_mode
-        except FileNotFoundError:
-            return None, below
+        except OSError as error:
+            if error.errno in _LEADS_NOWHERE:
+                return None, below
+            raise
         if stat.S_ISREG(mode):
             files.append(entry.path)
         elif not stat.S_ISDIR(mode):

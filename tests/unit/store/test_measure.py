@@ -551,6 +551,14 @@ def test_a_folder_with_a_dangling_link_has_no_checksum(tmp_path: Path) -> None:
     assert measure_copy(root, algorithm="sha256").checksum is None
 
 
+@pytest.mark.parametrize("target", ["link", "a.txt/below", "x" * 300, "nowhere"])
+def test_a_folder_with_a_link_in_a_circle_or_below_a_file_has_no_checksum(tmp_path: Path, target: str) -> None:
+    root = make_plain_folder(tmp_path / "copy")
+    (root / "a.txt").write_bytes(b"first")
+    (root / "link").symlink_to(target)
+    assert measure_checksum(root, "sha256").checksum is None
+
+
 def test_quick_believes_a_folders_checksum_that_was_measured(tmp_path: Path, cache: StatCache) -> None:
     root = make_plain_folder(tmp_path / "copy")
     full = measure_copy(root, algorithm="sha256", stat_cache=cache)
