@@ -221,7 +221,10 @@ def test_the_wrong_checksum_of_one_file_leaves_nothing(
 ) -> None:
     services.put_zenodo(services.read("zenodo_single"))
     services.server.change("/zenodo/records/6600001/files/co2.csv?download=1", b"other bytes")
-    assert "'co2'" in assert_one_error(add(SINGLE), 4)
+    done = add(SINGLE)
+    assert "'co2'" in assert_one_error(done, 4)
+    hint = "nothing was declared; 'checksum' is the publisher's: try again later; if it stays so, tell the publisher"
+    assert f"hint: {hint}" == done.stderr.splitlines()[-1]
     assert_nothing_declared(project, home)
 
 

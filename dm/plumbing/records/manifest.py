@@ -108,23 +108,18 @@ class Manifest:
         """A manifest in memory, from the tables that a file would hold. Raises `Malformed`."""
         return cls(tables, project_root=project_root)
 
-    def with_dataset(self, name: str, table: Mapping[str, Any]) -> Manifest:
-        """This manifest with one dataset added or replaced, in memory; the file stays as it is.
+    def with_datasets(self, tables: Mapping[str, Mapping[str, Any]]) -> Manifest:
+        """This manifest with datasets added or replaced, in memory; the file stays as it is.
 
         Raises `Malformed` for a table that a manifest may not hold, `UsageError` for such a name.
         """
-        if not name or name.startswith("_"):
-            hint = "give it one that does not begin with '_'"
-            raise UsageError(f"'{printable(name)}' cannot be the name of a dataset", hint=hint, code="name-reserved")
-        try:
-            dataset = Dataset(name, dict(table), _find_no_line)
-        except Fault as fault:
-            raise Malformed(f"dataset '{printable(name)}': {fault.message}", hint=fault.hint, code=fault.code) from None
+        datasets = {name: _make_dataset(name, table) for name, table in tables.items()}
         other = Manifest.__new__(Manifest)
         other.path, other.text, other.project_root = self.path, self.text, self.project_root
         other.storage, other._lines, other._identifiers = self.storage, self._lines, None
-        other.document = MappingProxyType({**self.document, name: dataset.table})
-        other.datasets = MappingProxyType({**self.datasets, name: dataset})
+        others = {name: dataset.table for name, dataset in datasets.items()}
+        other.document = MappingProxyType({**self.document, **others})
+        other.datasets = MappingProxyType({**self.datasets, **datasets})
         return other
 
     @property
@@ -292,6 +287,17 @@ def _doi(text: str) -> str:
     for prefix in ("https://doi.org/", "http://doi.org/", "https://dx.doi.org/", "http://dx.doi.org/", "doi:"):
         lower = lower.removeprefix(prefix)
     return f"doi:{lower}" if lower.startswith("10.") and "/" in lower else ""
+
+
+def _make_dataset(name: str, table: Mapping[str, Any]) -> Dataset:
+    """A dataset that stands in no file yet."""
+    if not name or name.startswith("_"):
+        hint = "give it one that does not begin with '_'"
+        raise UsageError(f"'{printable(name)}' cannot be the name of a dataset", hint=hint, code="name-reserved")
+    try:
+        return Dataset(name, dict(table), _find_no_line)
+    except Fault as fault:
+        raise Malformed(f"dataset '{printable(name)}': {fault.message}", hint=fault.hint, code=fault.code) from None
 
 
 def _find_no_line(_name: str, _field: str) -> None:

@@ -179,9 +179,8 @@ def _compare_checksums(entry: Entry, given: str | None) -> None:
 
 def _declare(project: Project, entries: Sequence[Entry], options: AddOptions, *, is_local: bool) -> list[Outcome]:
     """Fetch entries and write them to the manifest, all or none. Raises `DmError` for what stops all of them."""
-    candidate = project.manifest
+    candidate = project.manifest.with_datasets({entry.name: _without_none(entry.table) for entry in entries})
     for entry in entries:
-        candidate = candidate.with_dataset(entry.name, _without_none(entry.table))
         _refuse_taken_name(project.manifest, entry.name, entry.table, overwrite=options.overwrite)
     _refuse_collisions(candidate, entries)
     if options.dry_run:
@@ -198,7 +197,11 @@ def _declare(project: Project, entries: Sequence[Entry], options: AddOptions, *,
         finally:
             scratch.close()
         if any(outcome.failed for outcome in outcomes):
-            return [_tell_undeclared(each, options) if each.failed else _leave_out(each) for each in outcomes]
+            published = {entry.name for entry in entries if entry.table.get("checksum") and entry.files}
+            return [
+                _tell_undeclared(each, options, published=each.name in published) if each.failed else _leave_out(each)
+                for each in outcomes
+            ]
     tables = {entry.name: _without_none({**entry.table, **measured.get(entry.name, {})}) for entry in entries}
 
     def change(manifest: Manifest) -> Mapping[str, Mapping[str, object] | None]:
@@ -220,12 +223,17 @@ def _leave_out(outcome: Outcome) -> Outcome:
     return outcome._replace(status="skipped", code="not-declared", message=told)
 
 
-def _tell_undeclared(outcome: Outcome, options: AddOptions) -> Outcome:
-    """A way out that goes by the dataset's entry leads nowhere while it is not declared."""
+def _tell_undeclared(outcome: Outcome, options: AddOptions, *, published: bool) -> Outcome:
+    """A way out that goes by the dataset's entry leads nowhere while it is not declared.
+
+    ``published`` says that its checksum is the publisher's, unless the caller gave one.
+    """
     hint = outcome.hint or ""
-    if options.checksum is not None and hint.endswith(f"correct 'checksum' of [{outcome.name}]"):
-        told = "nothing was declared; if the source's content is right, correct --checksum or leave it out"
-        return outcome._replace(hint=told)
+    if (options.checksum is not None or published) and hint.endswith(f"correct 'checksum' of [{outcome.name}]"):
+        told = "if the source's content is right, correct --checksum or leave it out"
+        if options.checksum is None:
+            told = "'checksum' is the publisher's: try again later; if it stays so, tell the publisher"
+        return outcome._replace(hint=f"nothing was declared; {told}")
     if f"dm fetch --force {quote_word(outcome.name)}" not in hint:
         return outcome
     return outcome._replace(hint=f"with --no-fetch it is declared all the same; then {outcome.hint}")

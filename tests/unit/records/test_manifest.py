@@ -518,14 +518,14 @@ def test_thousands_that_collide_name_a_few_each() -> None:
 
 def test_a_dataset_is_added_in_memory() -> None:
     manifest = parse('[a]\nuri = "https://h/a"\n')
-    other = manifest.with_dataset("b", {"uri": "https://h/b"})
+    other = manifest.with_datasets({"b": {"uri": "https://h/b"}})
     assert (["a"], ["a", "b"], "h/b") == (list(manifest.datasets), list(other.datasets), other.find("b").key.text)
     assert ({"uri": "https://h/b"}, None) == (other.document["b"], other.datasets["b"].find_line("uri"))
     with pytest.raises(Malformed) as caught:
-        manifest.with_dataset("b", {"extract": 1})
+        manifest.with_datasets({"b": {"extract": 1}})
     assert "dataset 'b': 'extract' must be true or false, not a number" == caught.value.message
     with pytest.raises(UsageError) as usage:
-        manifest.with_dataset("_b", {})
+        manifest.with_datasets({"_b": {}})
     assert "'_b' cannot be the name of a dataset" == usage.value.message
 
 

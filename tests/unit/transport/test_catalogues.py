@@ -378,6 +378,12 @@ def test_a_pangaea_list_of_files_is_its_files(resolve: Resolve, services: Servic
     assert "the record at PANGAEA has more than 20,000 files or 500 pages and folders" == error.message
 
 
+def test_a_size_that_no_file_has_is_not_told(resolve: Resolve, services: Services) -> None:
+    table = f"Binary\tBinary (Size)\na.png\t{'9' * 5000}\nb.png\t{'9' * 18}\n".encode()
+    services.put_pangaea(services.read("pangaea_list"), 930512, table)
+    assert [None, 10**18 - 1] == [file.size_bytes for file in resolve("10.1594/PANGAEA.930512").files]
+
+
 def test_a_single_file_at_pangaea_is_that_file(resolve: Resolve, services: Services) -> None:
     record = services.read("pangaea_table")
     address = f"{services.urls.pangaea}/dataset/206394/files/core%20a.zip"
@@ -466,6 +472,17 @@ def test_pages_without_an_end_are_given_up(
     assert len(services.server.requests) <= 20
 
 
+def test_more_folders_than_may_be_asked_for_are_given_up_at_once(resolve: Resolve, services: Services) -> None:
+    services.put_osf()
+    listed = services.read("osf_files_page1")
+    folder = next(part for part in listed["data"] if part["attributes"]["kind"] == "folder")
+    named = [{**folder, "attributes": {**folder["attributes"], "path": f"/f{number}/"}} for number in range(500)]
+    listed = {**listed, "data": named, "links": {"next": None}}
+    services.answer("/osf/v2/nodes/ezcuj/files/osfstorage/?page=1&page%5Bsize%5D=100", listed)
+    fail_with(resolve, "https://osf.io/ezcuj", SourceFailed, "record-too-large")
+    assert 3 == len(services.server.requests)
+
+
 # DataCite -------------------------------------------------------------------------------------------------------------
 
 
@@ -534,6 +551,8 @@ def test_an_answer_that_is_no_json_names_the_service(
         (lambda record: record.update(id="../x"), "'id' is not the number of a record"),
         (lambda record: record["files"][0].update(size="12"), "'files[0].size' is not a number of bytes"),
         (lambda record: record["files"][0].update(size=-1), "'files[0].size' is not a number of bytes"),
+        (lambda record: record["files"][0].update(size=1 << 63), "'files[0].size' is not a number of bytes"),
+        (lambda record: record["files"][0].update(key="a\ud800.csv"), "'files[0].key' is not text"),
         (lambda record: record["files"][0].update(key=None), "'files[0].key' is not there"),
         (lambda record: record["files"][0].update(checksum="md5:12"), "'files[0]' is not a md5 checksum"),
         (lambda record: record["metadata"].update(version=["1"]), "'metadata.version' is not a string"),

@@ -49,9 +49,13 @@ class Json:
         return found
 
     def text(self) -> str:
-        """This part, a string."""
+        """This part, a string; half a character (a lone surrogate, which JSON can write) is none."""
         if not isinstance(self.value, str):
             raise self.fault("a string")
+        try:
+            self.value.encode()
+        except UnicodeEncodeError as error:
+            raise self.fault("text") from error
         return self.value
 
     def word(self) -> str:
@@ -68,7 +72,7 @@ class Json:
 
     def size(self) -> int:
         """This part, a number of bytes."""
-        if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < 0:
+        if not isinstance(self.value, int) or isinstance(self.value, bool) or not 0 <= self.value < 1 << 63:
             raise self.fault("a number of bytes")
         return self.value
 

@@ -48,7 +48,7 @@ def read_address(part: Json) -> str:
     if not is_usable or not uri.isprintable() or " " in uri:
         raise Refused(
             f"{part.service} gives an address that is not used: '{describe_uri(uri)}'",
-            hint="only http and https are followed from a record; leave the file out with --pick, or add it by its URI",
+            hint="only http and https are followed from a record; add the files that are wanted by their URIs",
             code="record-unsafe",
         )
     return uri

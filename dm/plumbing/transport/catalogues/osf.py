@@ -6,7 +6,7 @@ import re
 from urllib.parse import quote
 
 from dm.errors import SourceFailed
-from dm.plumbing.transport.catalogues.asking import FILES_MAX, Asking, Json, too_large
+from dm.plumbing.transport.catalogues.asking import FILES_MAX, REQUESTS_MAX, Asking, Json, too_large
 from dm.plumbing.transport.catalogues.files import (
     check_files,
     missing,
@@ -86,6 +86,8 @@ class Osf:
                     if depth.get(inner) is not None or depth[folder] >= _DEPTH_MAX:
                         raise part.at("attributes", "path").fault("a folder of its own")
                     depth[inner] = depth[folder] + 1
+                    if len(depth) > REQUESTS_MAX:  # each takes a request: what is left of them is saved here
+                        raise too_large(self.name)
                     folders.append(inner)
                 else:
                     files.append(self._read_file(place.identifier, part))

@@ -29,6 +29,8 @@ _DOWNLOADS = "https://download.pangaea.de"
 #: The comment above a table is shorter than this; a list of files is not longer than the other.
 _HEAD_BYTES = 1 << 20
 _LIST_BYTES = 32 << 20
+#: 2**63 has 19 digits.
+_SIZE_DIGITS_MAX = 18
 
 
 class Pangaea:
@@ -99,7 +101,7 @@ class Pangaea:
                 continue
             checksum = read_checksum("md5", cells.get("Binary (Hash)", ""), part)
             address = f"{base}/dataset/{place.identifier}/files/{quote_path(name)}"
-            files.append(RecordFile(name, address, checksum, int(size) if size.isdecimal() else None))
+            files.append(RecordFile(name, address, checksum, _read_size(size)))
         return tuple(files)
 
     def _explain_series(self, answer: Json, title: str, page: str) -> SourceFailed:
@@ -118,6 +120,11 @@ class Pangaea:
             hint=f"add those that are wanted{example}; they are listed at {page}",
             code="record-series",
         )
+
+
+def _read_size(cell: str) -> int | None:
+    """The bytes that a cell tells; None for one that tells none, or more than any file has."""
+    return int(cell) if cell.isdecimal() and len(cell) <= _SIZE_DIGITS_MAX else None
 
 
 def _classify(answer: Json) -> tuple[str | None, Json | None]:
