@@ -91,7 +91,8 @@ def _find_result(folder: Path, key: Key, *, program: str, name: str) -> Path:
     for part in key.parts:
         path = path / part
         if not os.path.lexists(path):
-            there = ", ".join(sorted(printable(each) for each in os.listdir(folder))) or "nothing"
+            left = os.listdir(folder) if folder.is_dir() else ()  # a peer may have taken the folder itself away
+            there = ", ".join(sorted(map(printable, left))) or "nothing"
             raise SourceFailed(
                 f"'{program}' ended well, but '{printable(name)}' is not at '{key}' of the folder that it was given",
                 hint=f"in that folder it left: {there}",

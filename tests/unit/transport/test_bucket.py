@@ -736,6 +736,32 @@ def test_libraries_are_told_what_the_environment_holds(
     assert {**COMMON, **expected} == build_options(scheme, environment, account=None, anonymous=False)
 
 
+def test_google_is_asked_as_often_as_the_options_say(tmp_path: Path) -> None:
+    place = "/storage/v1/b/lab/o/a%2Fx.csv"
+    described = '{"name": "a/x.csv", "size": "5", "generation": "7"}'
+    with HttpServer() as server:
+        server.put(place, described, content_type="application/json")
+        data = f"/download{place}?alt=media&generation=7"
+        server.put(data, b"1,2,3")
+        server.fail(place, 503)
+        server.drop(data)
+        environment = make_environment(tmp_path, STORAGE_EMULATOR_HOST=server.url)
+        fetcher = BucketFetcher(environment, QUICK)
+        try:
+            assert b"1,2,3" == fetch(fetcher, "gs://lab/a/x.csv", tmp_path / "1").path.read_bytes()
+        finally:
+            fetcher.close()
+        server.forget_requests()
+        server.fail(place, 503, times=99)
+        fetcher = BucketFetcher(environment, QUICK._replace(retries=1))
+        try:
+            with pytest.raises(SourceFailed) as caught:
+                fetch(fetcher, "gs://lab/a/x.csv", tmp_path / "2")
+        finally:
+            fetcher.close()
+        assert ("service-failed", 2) == (caught.value.code, len(server.requests))
+
+
 @pytest.mark.parametrize(
     ("scheme", "expected"),
     [

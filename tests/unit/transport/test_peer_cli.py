@@ -144,7 +144,12 @@ def test_a_peer_that_fails_is_exit_5_with_its_last_words(make_peer: MakePeer, fo
 
 
 @pytest.mark.parametrize(
-    ("body", "left"), [("", "nothing"), ("(folder / 'b').touch(); (folder / 'x.org').mkdir()", "b, x.org")]
+    ("body", "left"),
+    [
+        ("", "nothing"),
+        ("folder.rmdir()", "nothing"),
+        ("(folder / 'b').touch(); (folder / 'x.org').mkdir()", "b, x.org"),
+    ],
 )
 def test_a_peer_that_leaves_nothing_at_the_key_is_exit_5(
     make_peer: MakePeer, folder: Path, body: str, left: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from types import MethodType
 from typing import Any
 
 from dm.plumbing.transport.bucket.address import BucketAddress
@@ -14,6 +15,7 @@ class GoogleBackend(Backend):
     """Objects of a bucket, each piece of the generation that was described."""
 
     pinned = True
+    retries = None
 
     def __init__(self, system: Any, options: HttpOptions) -> None:
         super().__init__(system, options)
@@ -22,6 +24,8 @@ class GoogleBackend(Backend):
         quick = {"skip_instance_cache": True, "token": "anon", "session_kwargs": {"auto_decompress": False}}
         self._reader = type(system)(endpoint_url=system._endpoint, **quick)
         self._reader.credentials = system.credentials
+        for each in (self._system, self._reader):
+            _ask_once(each)
 
     async def describe(self, address: BucketAddress) -> Found | None:
         """The object at an address."""
@@ -55,6 +59,13 @@ class GoogleBackend(Backend):
         for system in (self._system, self._reader):
             if system._session is not None:
                 await system._session.close()
+
+
+def _ask_once(system: Any) -> None:
+    """Take gcsfs's own tries away: six that no option changes, half a minute where nobody answers. `Source` tries."""
+    from gcsfs.retry import retry_request  # type: ignore[import-untyped]
+
+    system._request = MethodType(retry_request(retries=1)(type(system)._request.__wrapped__), system)
 
 
 def _read_item(item: dict[str, Any]) -> Found:

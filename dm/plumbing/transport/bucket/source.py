@@ -135,7 +135,7 @@ class Source:
                 if self.backend.retries is not None:
                     limit = min(limit, self.backend.retries)
                 if fault.kind == "unreachable":
-                    # The other libraries have tried that for a minute or two by now.
+                    # adlfs and others have tried that for a minute or two by now.
                     limit = min(limit, _UNREACHABLE_TRIES if self.backend.retries is None else 0)
                 tries += 1
                 if fault.kind not in ("passing", "unreachable") or tries > limit:
