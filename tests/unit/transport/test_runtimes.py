@@ -269,7 +269,7 @@ def test_a_function_of_r_that_cannot_be_had_is_a_broken_binding(root: Path, r: s
 
 def test_a_file_of_r_that_cannot_be_parsed_is_a_broken_binding_with_its_line(root: Path, r: str) -> None:
     write_r(root, "x <- 1\nget <- function( {\n")
-    with pytest.raises(SourceFailed, match=r"get\.R:2:18: unexpected") as caught:
+    with pytest.raises(SourceFailed, match=r":2:18: unexpected") as caught:  # R cuts a long path in front of it
         call(root, "get:get")
     assert "binding-broken" == caught.value.code
 
